@@ -1,0 +1,1 @@
+"""Estafeta: a Postfix-compatible mail transfer agent."""

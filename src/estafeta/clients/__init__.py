@@ -1,0 +1,1 @@
+"""Typed stubs, one per internal service."""

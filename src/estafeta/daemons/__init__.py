@@ -1,0 +1,1 @@
+"""The services that master.cf names; none imports another."""

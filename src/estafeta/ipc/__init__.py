@@ -1,0 +1,1 @@
+"""Frames, messages and connections between Estafeta's own processes."""

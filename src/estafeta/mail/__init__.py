@@ -1,0 +1,1 @@
+"""Pure vocabulary: addresses, headers, status codes, queue ids, log lines. No I/O."""

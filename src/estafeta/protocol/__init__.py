@@ -1,0 +1,1 @@
+"""Sans-I/O protocol machines and codecs: bytes in, events out."""

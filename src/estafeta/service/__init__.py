@@ -1,0 +1,1 @@
+"""The worker skeleton: start, jail, listen, serve, retire."""

@@ -1,0 +1,1 @@
+"""The mail queue: journal segments for the young, files for the old."""

@@ -1,0 +1,1 @@
+"""Clocks, files, locks, privileges, processes, log sinks: no mail knowledge."""
