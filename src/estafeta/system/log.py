@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import Protocol
 
 _MAX_DATAGRAM = 2000
-_UNPRINTABLE = {code: "?" for code in (*range(32), 127)}
+_UNPRINTABLE = dict.fromkeys((*range(32), 127), "?")
 _FACILITIES = {
     "kern": 0, "user": 1, "mail": 2, "daemon": 3, "auth": 4, "syslog": 5, "lpr": 6, "news": 7, "uucp": 8, "cron": 9,
     "authpriv": 10, "ftp": 11, **{f"local{n}": 16 + n for n in range(8)},
@@ -60,7 +60,7 @@ class FileSink:
         if now != self._second:
             self._second = now
             parts = time.localtime(now)
-            self._stamp = f"{time.strftime('%b', parts)} {parts[2]:2d} {parts[3]:02d}:{parts[4]:02d}:{parts[5]:02d} {self._hostname} "
+            self._stamp = f"{time.strftime('%b %e %H:%M:%S', parts)} {self._hostname} "
         self._lines.append(f"{self._stamp}{tag}: {text}\n")
 
     def flush(self) -> None:

@@ -1,0 +1,389 @@
+"""The master: owns the listening sockets, starts workers when there is work, wakes services up, reaps and throttles.
+
+Source: master(8), master(5). It runs no event loop and no thread, because it forks: a plain select over sockets that nobody
+serves readily, the workers' status pipes, a signal pipe and the nearest wake-up.
+
+Invariants: workers hold the reading end of a pipe whose writing end only the master has, so they end when it dies, however it
+dies; one master a queue directory, by the lock on ``pid/master.pid``.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from estafeta.config.config import Config, load_config
+from estafeta.config.main_cf import ConfigError
+from estafeta.config.master_cf import MasterService, load_master_cf
+from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
+from estafeta.master.listen import open_listeners
+from estafeta.service.daemon import Daemon
+from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fork
+from estafeta.system import privilege
+from estafeta.system.log import Log, Sink
+
+STOP_S = 10.0
+RESTART_DELAY_S = 1.0
+ALIASES = {"nqmgr": "qmgr", "oqmgr": "qmgr", "lmtp": "smtp", "retry": "error", "defer": "bounce", "trace": "bounce"}
+
+
+def load_daemon(command: str) -> type[Daemon]:
+    """The class of the program ``command`` of a master.cf line; raises ConfigError."""
+    name = command.rpartition("/")[2]
+    module = ALIASES.get(name, name).replace("-", "_")
+    try:
+        found = importlib.import_module(f"estafeta.daemons.{module}")
+    except ModuleNotFoundError as error:
+        if error.name == f"estafeta.daemons.{module}":
+            raise ConfigError(f"master.cf: program {name} is not implemented") from None
+        raise
+    daemon: type[Daemon] = found.DAEMON
+    return daemon
+
+
+@dataclass
+class Running:
+    """A service and its workers."""
+
+    service: MasterService
+    daemon_class: type[Daemon]
+    config: Config
+    state: ServiceState
+    listeners: list[socket.socket]
+    slots: dict[int, int] = field(default_factory=dict)  # pid -> worker number
+    status_fds: dict[int, int] = field(default_factory=dict)  # pid -> status pipe
+    next_wakeup: float = 0.0
+    retired: set[int] = field(default_factory=set)  # pids of workers told to drain
+    wanted_at: float = 0.0  # start one at this time although nobody asks (a service that stays)
+
+
+class Master:
+    """See the module."""
+
+    def __init__(self, config: Config, sink: Sink, *, cores: int) -> None:
+        self.config = config
+        self.sink = sink
+        self.cores = cores
+        self.log = Log(sink, config.get("syslog_name") + "/master")
+        self.running: dict[tuple[str, str], Running] = {}
+        self._workers: dict[int, Running] = {}
+        self._signals: list[int] = []
+        self._stopping = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._life_read, self._life_write = os.pipe2(os.O_CLOEXEC)
+        self._close_in_child: list[int] = []
+
+    # -- start and stop -----------------------------------------------------------------------------------------------
+
+    def open(self, keep_closed_in_child: list[int]) -> None:
+        """Open every socket; raises ConfigError or OSError, and nothing has been started then."""
+        self._close_in_child = keep_closed_in_child
+        self._apply(self.config)
+        version = self.config.get("mail_version")
+        self.log.info(f"daemon started -- version {version}, configuration {self.config.directory}")
+        gc.collect()
+        gc.freeze()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, self._note_signal)
+        while not self._stopping:
+            self._turn()
+        self._stop_workers()
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        self._signals.append(number)
+
+    def _turn(self) -> None:
+        now = time.monotonic()
+        readers: dict[int, Callable[[], None]] = {self._wake_read: self._drain_wake}
+        deadline = now + 60.0
+        for entry in self.running.values():
+            for pid, descriptor in entry.status_fds.items():
+                readers[descriptor] = lambda entry=entry, pid=pid: self._read_status(entry, pid)  # type: ignore[misc]
+            if wants_listening(entry.state, now):
+                for listener in entry.listeners:
+                    readers[listener.fileno()] = lambda entry=entry: self._start_worker(entry)  # type: ignore[misc]
+            elif entry.state.throttled_until > now:
+                deadline = min(deadline, entry.state.throttled_until)
+            deadline = min(deadline, self._tick(entry, now))
+        poller = select.poll()
+        for descriptor in readers:
+            poller.register(descriptor, select.POLLIN)
+        for descriptor, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000 + 1):
+            readers[descriptor]()
+        self._handle_signals()
+
+    def _tick(self, entry: Running, now: float) -> float:
+        """Do what is due for a service; the time when it wants to be looked at again."""
+        deadline = now + 60.0
+        wakeup_s = entry.service.wakeup_s
+        if wakeup_s > 0:
+            if now >= entry.next_wakeup:
+                entry.next_wakeup = now + wakeup_s
+                if entry.state.workers or not entry.service.wakeup_conditional:
+                    self._wake(entry, now)
+            deadline = min(deadline, entry.next_wakeup)
+        if entry.wanted_at:
+            if now >= entry.wanted_at and not entry.state.workers and now >= entry.state.throttled_until:
+                entry.wanted_at = 0.0
+                self._start_worker(entry)
+            else:
+                deadline = min(deadline, max(entry.wanted_at, entry.state.throttled_until))
+        return deadline
+
+    def _wake(self, entry: Running, now: float) -> None:
+        if not entry.state.workers and now >= entry.state.throttled_until:
+            self._start_worker(entry)
+        for listener in entry.listeners:
+            if listener.family != socket.AF_UNIX:
+                continue
+            with socket.socket(socket.AF_UNIX, listener.type) as link:
+                link.setblocking(False)
+                try:
+                    link.connect(listener.getsockname())
+                    link.send(b"W")
+                except OSError as error:
+                    self.log.warning(f"wake-up of {entry.service.name}: {error}")
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._wake_read, 512)
+        except BlockingIOError:
+            pass
+
+    def _handle_signals(self) -> None:
+        signals, self._signals = self._signals, []
+        for number in dict.fromkeys(signals):
+            if number == signal.SIGCHLD:
+                self._reap()
+            elif number == signal.SIGHUP:
+                self._reload()
+            else:
+                self.log.info(f"terminating on signal {number}")
+                self._stopping = True
+
+    def _stop_workers(self) -> None:
+        for entry in self.running.values():
+            for listener in entry.listeners:
+                listener.close()
+        for pid in self._workers:
+            _kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        while self._workers and time.monotonic() < deadline:
+            self._reap()
+            if self._workers:
+                time.sleep(0.01)
+        for pid in list(self._workers):
+            self.log.warning(f"process {pid} does not end: killed")
+            _kill(pid, signal.SIGKILL)
+        while self._workers:
+            self._reap()
+            time.sleep(0.005)
+        self._remove_sockets()
+        self.log.flush()
+
+    def _remove_sockets(self) -> None:
+        for entry in self.running.values():
+            if entry.service.type not in ("inet", "pass"):
+                folder = "private" if entry.service.private else "public"
+                try:
+                    os.unlink(os.path.join(self.config.get("queue_directory"), folder, entry.service.name))
+                except OSError:
+                    pass
+
+    # -- workers ------------------------------------------------------------------------------------------------------
+
+    def _start_worker(self, entry: Running) -> None:
+        state = entry.state
+        if state.workers >= state.max_workers:
+            return
+        taken = set(entry.slots.values())
+        slot = next(number for number in range(state.max_workers + len(taken) + 1) if number not in taken)
+        status_read, status_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.log.flush()
+        pid = os.fork()
+        if pid == 0:
+            self._child(entry, slot, status_write)
+        os.close(status_write)
+        entry.slots[pid] = slot
+        entry.status_fds[pid] = status_read
+        state.available.add(pid)
+        self._workers[pid] = entry
+
+    def _child(self, entry: Running, slot: int, status_write: int) -> None:
+        status = 1
+        try:
+            reset_after_fork()
+            for descriptor in (self._wake_read, self._wake_write, self._life_write, *self._close_in_child):
+                os.close(descriptor)
+            for other in self.running.values():
+                for descriptor in other.status_fds.values():
+                    os.close(descriptor)
+                if other is not entry:
+                    for listener in other.listeners:
+                        listener.close()
+            _set_title(entry.service)
+            os.chdir(self.config.get("queue_directory"))
+            limit = worker_share(entry.state.client_limit, entry.state.max_workers, slot)
+            program = f"{entry.config.get('syslog_name')}/{entry.service.command.rpartition('/')[2]}"
+            spec = WorkerSpec(
+                entry.daemon_class, entry.config, entry.service, self.sink, entry.listeners, status_write,
+                self._life_read, limit, program,
+            )  # fmt: skip
+            status = Worker(spec).run()
+        except Exception as error:  # noqa: BLE001 - the last chance to say why
+            Log(self.sink, "postfix/" + entry.service.command).fatal(f"unexpected {type(error).__name__}: {error}")
+        finally:
+            exit_now(status)
+
+    def _read_status(self, entry: Running, pid: int) -> None:
+        descriptor = entry.status_fds.get(pid)
+        if descriptor is None:
+            return
+        try:
+            data = os.read(descriptor, 512)
+        except BlockingIOError:
+            return
+        if data:
+            if pid in entry.retired:
+                return
+            target, other = (entry.state.busy, entry.state.available)
+            if data[-1:] == b"a":
+                target, other = other, target
+            other.discard(pid)
+            target.add(pid)
+        else:
+            os.close(descriptor)
+            del entry.status_fds[pid]
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            entry = self._workers.pop(pid, None)
+            if entry is None:
+                continue
+            entry.state.available.discard(pid)
+            entry.state.busy.discard(pid)
+            entry.retired.discard(pid)
+            entry.slots.pop(pid, None)
+            descriptor = entry.status_fds.pop(pid, None)
+            if descriptor is not None:
+                os.close(descriptor)
+            self._ended(entry, pid, status)
+
+    def _ended(self, entry: Running, pid: int, status: int) -> None:
+        if self._stopping:
+            return
+        now = time.monotonic()
+        command = entry.service.command
+        if os.WIFSIGNALED(status):
+            self.log.warning(f"process {command} pid {pid} killed by signal {os.WTERMSIG(status)}")
+        elif os.WEXITSTATUS(status):
+            self.log.warning(f"process {command} pid {pid} exit status {os.WEXITSTATUS(status)}")
+            self.log.warning(f"{command}: bad command startup -- throttling")
+            entry.state.throttled_until = now + entry.config.seconds("service_throttle_time")
+        if entry.daemon_class.stays:
+            entry.wanted_at = now + (RESTART_DELAY_S if status else 0.0)
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        try:
+            config = load_config(self.config.directory)
+            self._apply(config)
+        except (ConfigError, OSError) as error:
+            self.log.error(f"reload: {error}; the old configuration stays in force")
+            return
+        self.log.info(f"reload -- version {config.get('mail_version')}, configuration {config.directory}")
+
+    def _apply(self, config: Config) -> None:
+        """Bring the services in line with main.cf and master.cf; raises before anything is changed."""
+        wanted: dict[tuple[str, str], tuple[MasterService, type[Daemon], Config]] = {}
+        for service in load_master_cf(config):
+            daemon_class = load_daemon(service.command)
+            wanted[service.name, service.type] = (service, daemon_class, config.with_overrides(service.overrides))
+        opened: dict[tuple[str, str], list[socket.socket]] = {}
+        owner = self._socket_owner(config)
+        try:
+            for key, (service, _, _) in wanted.items():
+                if key not in self.running:
+                    opened[key] = open_listeners(config, service, owner)
+        except (ConfigError, OSError):
+            for listeners in opened.values():
+                for listener in listeners:
+                    listener.close()
+            raise
+        self.config = config
+        for key in [key for key in self.running if key not in wanted]:
+            self._close_service(self.running.pop(key))
+        now = time.monotonic()
+        for key, (service, daemon_class, service_config) in wanted.items():
+            maxproc = service_config.int("default_process_limit") if service.maxproc is None else service.maxproc
+            state = ServiceState(workers_for(maxproc, self.cores, daemon_class.max_workers), maxproc)
+            old = self.running.get(key)
+            entry = Running(service, daemon_class, service_config, state, opened.get(key, old.listeners if old else []))
+            if service.wakeup_s > 0:
+                entry.next_wakeup = now
+            if daemon_class.stays:
+                entry.wanted_at = now
+            if old is not None:
+                self._replace(old, entry)
+            self.running[key] = entry
+
+    def _replace(self, old: Running, entry: Running) -> None:
+        """Workers of the old configuration drain; one that stays takes the new configuration by itself."""
+        for pid in old.slots:
+            _kill(pid, signal.SIGHUP)
+            self._workers[pid] = entry
+        entry.slots.update(old.slots)
+        entry.status_fds.update(old.status_fds)
+        if entry.daemon_class.stays:
+            entry.state.available.update(old.slots)
+            entry.wanted_at = 0.0
+        else:
+            entry.retired.update(old.slots)
+
+    def _close_service(self, entry: Running) -> None:
+        for listener in entry.listeners:
+            listener.close()
+        for pid in entry.slots:
+            _kill(pid, signal.SIGHUP)
+
+    @staticmethod
+    def _socket_owner(config: Config) -> tuple[int, int] | None:
+        if not privilege.is_root():
+            return None
+        user = privilege.find_user(config.get("mail_owner"))
+        if user is None:
+            raise ConfigError(f"main.cf: mail_owner: unknown user {config.get('mail_owner')}")
+        return user.uid, user.gid
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _set_title(service: MasterService) -> None:
+    try:
+        from setproctitle import setproctitle
+    except ImportError:
+        return
+    setproctitle(f"{service.command.rpartition('/')[2]} -n {service.name} -t {service.type}")

@@ -1,0 +1,119 @@
+"""The shape of a service: what the worker skeleton calls, in the order in which it calls it.
+
+``prepare`` runs with the privileges of the master, before the jail; ``start`` runs on the loop, after it. A service that talks
+frames implements ``on_message``; one that speaks a protocol of its own (smtpd) implements ``on_socket``.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from estafeta.ipc.channel import Connection
+from estafeta.ipc.messages import Message, Refused
+from estafeta.service.context import Context
+
+
+class Daemon:
+    """Base of every service."""
+
+    runs_as_root = False  # local, pipe, virtual: master.cf must say unpriv=n
+    may_jail = True  # local, virtual and pipe refuse a jail
+    max_workers = 0  # 0: one a core
+    stays = False  # never retires for idleness (qmgr, pickup)
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.config = context.config
+        self.log = context.log
+
+    def prepare(self) -> None:
+        """Open what will be needed in the jail; raises ConfigError or OSError, which stop the worker with a message."""
+
+    async def start(self) -> None:
+        """The loop runs; make channels, timers, threads."""
+
+    def on_socket(self, link: socket.socket, peer: Any) -> None:
+        """A client connected. The default reads frames."""
+        context = self.context
+        context.client_opened()
+
+        def lost(connection: Connection) -> None:
+            context.client_closed()
+            self.on_lost(connection)
+
+        connection = Connection(self._guard, warn=self.log.warning, on_lost=lost)
+        context.loop.create_task(self._adopt(link, connection))
+
+    async def _adopt(self, link: socket.socket, connection: Connection) -> None:
+        await self.context.loop.connect_accepted_socket(lambda: _TriggerOrFrames(self, connection), link)
+
+    def _guard(self, connection: Connection, number: int, message: Message) -> None:
+        try:
+            self.on_message(connection, number, message)
+        except Exception as error:  # noqa: BLE001 - the worker goes on; the caller gets a temporary failure
+            self.unexpected(error)
+            if number:
+                connection.reply(number, Refused(f"unexpected {type(error).__name__}"))
+
+    def unexpected(self, error: BaseException) -> None:
+        """Log an exception that nobody expected, with the place where it happened."""
+        place = ""
+        trace = error.__traceback__
+        while trace is not None:
+            place = f" at {trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        self.log.error(f"unexpected {type(error).__name__}: {error}{place}")
+
+    def on_message(self, connection: Connection, number: int, message: Message) -> None:
+        """A frame came; answer with ``connection.reply`` now or later (number 0 wants no answer)."""
+        connection.reply(number, Refused("unknown request"))
+
+    def on_lost(self, connection: Connection) -> None:
+        """A frame client went away."""
+
+    def on_trigger(self, letters: bytes) -> None:
+        """Somebody (the master's timer, postkick) sent a trigger."""
+
+    def reload(self) -> bool:
+        """Take a new configuration in place and return True, or return False to be replaced by a new worker."""
+        return False
+
+    def is_busy(self) -> bool:
+        """True while there is work that a graceful end waits for."""
+        return self.context.clients > 0
+
+    async def stop(self) -> None:
+        """The worker ends: finish or give back what is under way."""
+
+
+class _TriggerOrFrames:
+    """A unix stream connection: frames start with a zero byte (their length), triggers with a letter."""
+
+    def __init__(self, daemon: Daemon, connection: Connection) -> None:
+        self._daemon = daemon
+        self._connection = connection
+        self._known = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._connection.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._known:
+            if data[0] != 0:
+                self._daemon.on_trigger(data)
+                return
+            self._known = True
+        self._connection.data_received(data)
+
+    def eof_received(self) -> None:
+        return None
+
+    def pause_writing(self) -> None:
+        return None
+
+    def resume_writing(self) -> None:
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
