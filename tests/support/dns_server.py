@@ -1,8 +1,8 @@
 """A small authoritative DNS responder for tests, on UDP and TCP of one address.
 
-Zones are a dict: {"example.com": {"MX": ["10 mx.example.com"], "A": ["127.0.0.2"]}}; record texts are as in a zone file,
-relative names are absolute. Special values for a name: "SERVFAIL", "REFUSED", "DROP" (no answer) instead of the dict.
-Unknown names are NXDOMAIN; "*.zone" keys match any name below. A CNAME is followed inside the zones.
+Zones are a dict: {"example.com": {"MX": ["10 mx.example.com"], "A": ["127.0.0.2"]}}. Record texts are as in a zone
+file, relative names are absolute. Special values for a name: "DROP" (no answer) or a response code like "SERVFAIL" instead of
+the dict. Unknown names are NXDOMAIN; "*.zone" keys match any name below. A CNAME is followed inside the zones.
 Usable as a context manager (a thread) and as a script for network namespaces:
 ``python dns_server.py --address 127.0.0.1 --port 53 zones.json``.
 """
@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import dns.exception
 import dns.flags
 import dns.message
 import dns.name
@@ -119,7 +120,10 @@ class DnsServer:
         """Return the wire form of the answer, None for no answer."""
         if self.delay_s:
             time.sleep(self.delay_s)
-        query = dns.message.from_wire(wire)
+        try:
+            query = dns.message.from_wire(wire)
+        except dns.exception.DNSException:
+            return None
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True).lower()
         rtype = dns.rdatatype.to_text(question.rdtype)
@@ -171,7 +175,7 @@ class DnsServer:
 
 
 def _rdata(rtype: str, text: str) -> dns.rdata.Rdata:
-    return dns.rdata.from_text(dns.rdataclass.IN, rtype, text, origin=dns.name.root)
+    return dns.rdata.from_text(dns.rdataclass.IN, rtype, text, origin=dns.name.root, relativize=False)
 
 
 def main() -> None:

@@ -7,15 +7,14 @@ is asked first, as the system's resolver does.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_address
 
+from estafeta.dns.hostname import looks_numeric, valid_hostname
 from estafeta.dns.resolver import Outcome, Resolver, native_error
 
 UNKNOWN = "unknown"
-_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 
 
 class NameStatus(IntEnum):
@@ -54,7 +53,7 @@ async def client_name(resolver: Resolver, ip: str) -> ClientName:
     if not valid_hostname(reverse):
         warning = (
             f"numeric hostname: {reverse}"
-            if _looks_numeric(reverse)
+            if looks_numeric(reverse)
             else f"malformed domain name in PTR record: {reverse!r}"
         )
         return ClientName(UNKNOWN, UNKNOWN, NameStatus.PERMANENT, NameStatus.PERMANENT, warning)
@@ -68,14 +67,3 @@ async def client_name(resolver: Resolver, ip: str) -> ClientName:
         warning = f"hostname {reverse} does not resolve to address {address}"
         return ClientName(UNKNOWN, reverse, NameStatus.FORGED, NameStatus.OK, warning)
     return ClientName(reverse, reverse, NameStatus.OK, NameStatus.OK)
-
-
-def valid_hostname(name: str) -> bool:
-    """Whether ``name`` is a host name: letters, digits, hyphens and underscores, and not a number."""
-    if not name or len(name) > 255 or _looks_numeric(name):
-        return False
-    return all(_LABEL.match(label) for label in name.split("."))
-
-
-def _looks_numeric(name: str) -> bool:
-    return bool(name) and all(char in "0123456789." for char in name)

@@ -38,12 +38,18 @@ _FILES_RECHECK_S = 15.0
 
 
 class Outcome(Enum):
-    """What a look-up came to. FAIL is temporary: ask again later."""
+    """What a look-up came to. FAIL is temporary: ask again later.
+
+    BROKEN is a reply code without a remedy (FORMERR ...), INVALID an impossible name or nonsense in the answer: both
+    are permanent.
+    """
 
     OK = "ok"
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
     FAIL = "fail"
+    BROKEN = "broken"
+    INVALID = "invalid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class Resolver:
 
     def preload(self) -> None:
         """Read the files and load what would load lazily; call it before entering a jail."""
-        _to_ascii("ñ.example")
+        to_ascii("ñ.example")
         random.getrandbits(1)
         self._checked_at = None
         self._refresh()
@@ -166,7 +172,7 @@ class Resolver:
         first: Answer | None = None
         for candidate in self._conf.candidates(name, append_default=append_default, search=search):
             answer = await self._follow(candidate, rtype, dnssec)
-            if answer.outcome in (Outcome.OK, Outcome.FAIL):
+            if answer.outcome not in (Outcome.NXDOMAIN, Outcome.NODATA):
                 return answer
             if first is None or (first.outcome is Outcome.NXDOMAIN and answer.outcome is Outcome.NODATA):
                 first = answer
@@ -183,7 +189,7 @@ class Resolver:
             if answer.outcome is not Outcome.NODATA or answer.name.lower() == asked.lower():
                 return answer if answer.secure == secure else replace(answer, secure=secure)
             asked = answer.name
-        return Answer(Outcome.FAIL, reason=_reason(name, rtype, MALFORMED), name=name)
+        return Answer(Outcome.INVALID, reason=malformed_reason(name, rtype), name=name)
 
     async def _one(self, name: str, rtype: int, dnssec: bool) -> Answer:
         key = (name.lower(), rtype, dnssec)
@@ -204,17 +210,16 @@ class Resolver:
         if conf.rotate:
             first = self._turn = self._turn + 1
         try:
-            response = await exchange.ask(conf, self._port, _to_ascii(name), rtype, dnssec=dnssec, first=first)
+            response = await exchange.ask(conf, self._port, to_ascii(name), rtype, dnssec=dnssec, first=first)
         except WireError:
-            return Answer(
-                Outcome.NXDOMAIN, reason=f"Name service error for {name}: invalid host or domain name", name=name
-            )
+            reason = f"Name service error for {name}: invalid host or domain name"
+            return Answer(Outcome.INVALID, reason=reason, name=name)
         except exchange.NoAnswer:
             return Answer(Outcome.FAIL, reason=_reason(name, rtype, TRY_AGAIN), name=name)
         answer = _judge(name, rtype, dnssec, response)
         if answer.outcome is Outcome.OK:
             self._cache.put((name.lower(), rtype, dnssec), answer, min(answer.ttl_s, _POSITIVE_TTL_CEILING_S))
-        elif answer.outcome is not Outcome.FAIL:
+        elif answer.outcome in (Outcome.NXDOMAIN, Outcome.NODATA):
             self._cache.put((name.lower(), rtype, dnssec), answer, min(answer.ttl_s, _NEGATIVE_TTL_CEILING_S))
         return answer
 
@@ -280,8 +285,9 @@ class Resolver:
                 secure=all(answer.secure for answer in good),
                 name=good[0].name,
             )
-        # A temporary failure of any family rules; else the last family speaks.
-        worst = next((answer for answer in answers if answer.outcome is Outcome.FAIL), answers[-1])
+        # A temporary failure of any family rules; among equals the last family speaks.
+        failed = [answer for answer in answers if answer.outcome is Outcome.FAIL]
+        worst = failed[-1] if failed else answers[-1]
         return Addresses(worst.outcome, reason=worst.reason, name=name)
 
     def __contains__(self, key: tuple[str, int, bool]) -> bool:
@@ -310,6 +316,8 @@ _EAI = {
     Outcome.NXDOMAIN: "Name or service not known",
     Outcome.NODATA: "No address associated with hostname",
     Outcome.FAIL: "Temporary failure in name resolution",
+    Outcome.BROKEN: "Non-recoverable failure in name resolution",
+    Outcome.INVALID: "Name or service not known",
 }
 
 
@@ -327,18 +335,26 @@ def _numeric(name: str) -> str | None:
         return None
 
 
-def _reason(name: str, rtype: int, text: str) -> str:
+def _type_name(rtype: int) -> str:
     try:
-        label = RRType(rtype).name
+        return RRType(rtype).name
     except ValueError:
-        label = str(rtype)
-    return f"Host or domain name not found. Name service error for name={name} type={label}: {text}"
+        return str(rtype)
+
+
+def _reason(name: str, rtype: int, text: str) -> str:
+    return f"Host or domain name not found. Name service error for name={name} type={_type_name(rtype)}: {text}"
+
+
+def malformed_reason(name: str, rtype: int) -> str:
+    """Return the log text for an answer whose contents are nonsense."""
+    return f"Name service error for name={name} type={_type_name(rtype)}: {MALFORMED}"
 
 
 def _judge(name: str, rtype: int, dnssec: bool, response: Response) -> Answer:
     """Turn a response into an Answer: follow the aliases inside it and keep the records of the type."""
     secure = dnssec and response.authentic
-    wanted = _to_ascii(name).lower().removesuffix(".")
+    wanted = to_ascii(name).lower().removesuffix(".")
     ttl: int | None = None
     aliased = name
     if response.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
@@ -362,10 +378,10 @@ def _judge(name: str, rtype: int, dnssec: bool, response: Response) -> Answer:
         return Answer(Outcome.NODATA, (), secure, _reason(name, rtype, NO_DATA), aliased, ttl)
     if response.rcode == Rcode.NXDOMAIN:
         return Answer(Outcome.NXDOMAIN, (), secure, _reason(name, rtype, HOST_NOT_FOUND), aliased, ttl)
-    return Answer(Outcome.FAIL, (), False, _reason(name, rtype, NO_RECOVERY), aliased, 0)
+    return Answer(Outcome.BROKEN, (), False, _reason(name, rtype, NO_RECOVERY), aliased, 0)
 
 
-def _to_ascii(name: str) -> str:
+def to_ascii(name: str) -> str:
     """Return the A-label form; WireError when there is none."""
     if name.isascii():
         return name
