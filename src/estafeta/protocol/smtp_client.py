@@ -295,8 +295,8 @@ class SmtpClient:
 
     def _on_hello(self, phase: Phase, index: int, reply: SmtpReply) -> None:
         if reply.positive:
-            if phase is not Phase.HELO:
-                self.features = parse_features(reply.lines, self.options.discard_keywords)
+            lines = reply.lines if phase is not Phase.HELO else reply.lines[:1]
+            self.features = parse_features(lines, self.options.discard_keywords)
             self._go(Move.ACCEPTED)
             self._events.append(HelloDone(reply, self.features, phase is not Phase.HELO))
         elif phase is Phase.EHLO and reply.code != 421:
@@ -394,7 +394,7 @@ class SmtpClient:
             phase, index, command = unsent[0]
             if phase is not Phase.DATA or transaction.accepted:
                 unsent.popleft()
-                self._send(phase, command)
+                self._send(phase, command, index)
                 return
         self._needs_reset = True
         self._over(transaction)
@@ -412,8 +412,8 @@ class SmtpClient:
             raise LocalError("no transaction")
         return self._transaction
 
-    def _send(self, phase: Phase, line: bytes) -> None:
-        self._waiting.append((phase, 0))
+    def _send(self, phase: Phase, line: bytes, index: int = 0) -> None:
+        self._waiting.append((phase, index))
         self._output.append(line)
 
     def _require(self, state: State) -> None:

@@ -107,6 +107,14 @@ def xtext(value: bytes) -> bytes:
     return _NOT_XTEXT.sub(lambda match: b"+%02X" % match[0][0], value)
 
 
+def unitext(value: bytes) -> bytes:
+    """Encode a UTF-8 address as RFC 6533 utf-8-addr-xtext: characters beyond printable ASCII as ``\\x{HEX}``."""
+    text = value.decode("utf-8", "replace")
+    return "".join(
+        char if "!" <= char <= "~" and char not in "+=\\" else f"\\x{{{ord(char):X}}}" for char in text
+    ).encode("ascii")
+
+
 def mail_command(envelope: Envelope, features: Features, *, quote: bool = True) -> bytes:
     """Return the MAIL command with what both the message needs and the server offers."""
     keywords = features.keywords
@@ -115,13 +123,13 @@ def mail_command(envelope: Envelope, features: Features, *, quote: bool = True) 
         parts.append(b" SIZE=%d" % envelope.size_bytes)
     if envelope.eight_bit and "8bitmime" in keywords:
         parts.append(b" BODY=8BITMIME")
-    if envelope.smtputf8 and "smtputf8" in keywords:
-        parts.append(b" SMTPUTF8")
     if "dsn" in keywords:
-        if envelope.ret:
-            parts.append(b" RET=" + envelope.ret)
         if envelope.envid:
             parts.append(b" ENVID=" + xtext(envelope.envid))
+        if envelope.ret:
+            parts.append(b" RET=" + envelope.ret)
+    if envelope.smtputf8 and "smtputf8" in keywords:
+        parts.append(b" SMTPUTF8")
     if envelope.auth_empty and "auth" in keywords:
         parts.append(b" AUTH=<>")
     parts.append(b"\r\n")
@@ -132,11 +140,12 @@ def rcpt_command(recipient: EnvelopeRecipient, features: Features, *, quote: boo
     """Return the RCPT command of one recipient."""
     command = b"RCPT TO:<" + _path(recipient.address, quote) + b">"
     if "dsn" in features.keywords:
-        if recipient.notify:
-            command += b" NOTIFY=" + recipient.notify
         kind, semicolon, address = recipient.orcpt.partition(b";")
         if semicolon:
-            command += b" ORCPT=" + kind + b";" + xtext(address)
+            encode = unitext if kind.lower() == b"utf-8" else xtext
+            command += b" ORCPT=" + kind + b";" + encode(address)
+        if recipient.notify:
+            command += b" NOTIFY=" + recipient.notify
     return command + b"\r\n"
 
 
