@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from typing import Any
 
 MAX_DEPTH = 100
 """How deep values may refer to one another before it is taken for a loop."""
@@ -20,7 +21,7 @@ MAX_DEPTH = 100
 _WHITE = " \t\r\n\f\v"
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 _CLOSING = {"{": "}", "(": ")"}
-_COMPARE: dict[str, Callable[[object, object], bool]] = {
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
     "<=": operator.le,
@@ -68,6 +69,43 @@ def _expand(text: str, lookup: Lookup, depth: int) -> str:
             start = end
     out.append(text[start:])
     return "".join(out)
+
+
+def names_in(text: str) -> list[str]:
+    """Every name that `text` refers to, in all branches of its conditions, in order. Raises ExpandError."""
+    found: list[str] = []
+    _collect(text, found, 0)
+    return found
+
+
+def _collect(text: str, found: list[str], depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ExpandError(f'unreasonable macro call nesting: "{text[:60]}"')
+    start = 0
+    while (dollar := text.find("$", start)) >= 0:
+        following = text[dollar + 1 : dollar + 2]
+        if following == "$":
+            start = dollar + 2
+        elif following in _CLOSING:
+            start = _balanced(text, dollar + 1)
+            if start < 0:
+                raise ExpandError(f'truncated macro reference: "{text}"')
+            body = text[dollar + 2 : start - 1]
+            if body.lstrip(_WHITE).startswith("{"):
+                _collect(body, found, depth + 1)
+            else:
+                # The evaluator checks the syntax on the way; the branches are then read as plain text.
+                _reference(body, lambda name: None, 0)
+                begin = _skip(body, 0)
+                end = _name_end(body, begin)
+                found.append(body[begin:end])
+                _collect(body[end:], found, depth + 1)
+        else:
+            end = _name_end(text, dollar + 1)
+            if end == dollar + 1:
+                raise ExpandError(f'empty macro name: "{text}"')
+            found.append(text[dollar + 1 : end])
+            start = end
 
 
 def _balanced(text: str, start: int) -> int:

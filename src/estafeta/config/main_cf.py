@@ -83,9 +83,9 @@ def split_name_value(text: str) -> tuple[str, str]:
     if not words:
         if stripped.startswith("="):
             raise ValueError(f'missing attribute name: "{text}"')
-        raise ValueError(f'missing \'=\' after attribute name: "{text}"')
+        raise ValueError(f"missing '=' after attribute name: \"{text}\"")
     if len(words) > 1 or len(name) == len(stripped):
-        raise ValueError(f'missing \'=\' after attribute name: "{text}"')
+        raise ValueError(f"missing '=' after attribute name: \"{text}\"")
     return words[0], stripped[len(name) + 1 :].strip()
 
 
