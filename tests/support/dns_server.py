@@ -1,8 +1,9 @@
 """A small authoritative DNS responder for tests, on UDP and TCP of one address.
 
-Zones are a dict: {"example.com": {"MX": ["10 mx.example.com"], "A": ["127.0.0.2"]}}. Record texts are as in a zone
-file, relative names are absolute. Special values for a name: "DROP" (no answer) or a response code like "SERVFAIL" instead of
-the dict. Unknown names are NXDOMAIN; "*.zone" keys match any name below. A CNAME is followed inside the zones.
+Zones are a dict: {"example.com": {"MX": ["10 mx.example.com"], "A": ["127.0.0.2"]}}. Record texts are as in a
+zone file, relative names are absolute. Special values for a name instead of the dict: "DROP" (no answer) or a
+response code like "SERVFAIL". Unknown names are NXDOMAIN; "*.zone" keys match any name below. A CNAME is followed
+inside the zones.
 Usable as a context manager (a thread) and as a script for network namespaces:
 ``python dns_server.py --address 127.0.0.1 --port 53 zones.json``.
 """

@@ -7,12 +7,14 @@ is asked first, as the system's resolver does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_address
+from typing import Protocol
 
+from estafeta.dns.answer import Addresses, Answer, Outcome, native_error
 from estafeta.dns.hostname import looks_numeric, valid_hostname
-from estafeta.dns.resolver import Outcome, Resolver, native_error
 
 UNKNOWN = "unknown"
 
@@ -40,12 +42,25 @@ class ClientName:
     warning: str | None = None
 
 
-async def client_name(resolver: Resolver, ip: str) -> ClientName:
+class NameLookups(Protocol):
+    """What is needed of a resolver."""
+
+    def hosts_name(self, ip: str) -> str | None:
+        """Return the name in the hosts file."""
+
+    async def ptr(self, ip: str) -> Answer:
+        """Return the PTR records."""
+
+    async def addresses(self, name: str, families: Sequence[str]) -> Addresses:
+        """Return the addresses of a host."""
+
+
+async def find_client_name(lookups: NameLookups, ip: str) -> ClientName:
     """Look up the client at the numeric address ``ip``."""
     address = str(ip_address(ip))
-    reverse = resolver.hosts_name(address)
+    reverse = lookups.hosts_name(address)
     if reverse is None:
-        answer = await resolver.ptr(address)
+        answer = await lookups.ptr(address)
         if answer.outcome is not Outcome.OK:
             status = NameStatus.TEMPORARY if answer.outcome is Outcome.FAIL else NameStatus.PERMANENT
             return ClientName(UNKNOWN, UNKNOWN, status, status)
@@ -58,7 +73,7 @@ async def client_name(resolver: Resolver, ip: str) -> ClientName:
         )
         return ClientName(UNKNOWN, UNKNOWN, NameStatus.PERMANENT, NameStatus.PERMANENT, warning)
     family = "ipv6" if ":" in address else "ipv4"
-    forward = await resolver.addresses(reverse, (family,))
+    forward = await lookups.addresses(reverse, (family,))
     if forward.outcome is not Outcome.OK:
         status = NameStatus.TEMPORARY if forward.outcome is Outcome.FAIL else NameStatus.PERMANENT
         warning = f"hostname {reverse} does not resolve to address {address}: {native_error(forward.outcome)}"

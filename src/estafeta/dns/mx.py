@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
+from estafeta.dns.answer import Addresses, Outcome, malformed_reason, to_ascii
 from estafeta.dns.hostname import looks_numeric, valid_hostname
-from estafeta.dns.resolver import Addresses, Outcome, Resolver, malformed_reason, to_ascii
+from estafeta.dns.resolver import Resolver
 from estafeta.dns.wire import Record, RRType, WireError
 
 SMTP_PORT = 25

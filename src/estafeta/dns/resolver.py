@@ -15,70 +15,31 @@ import random
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from ipaddress import ip_address
 
 from estafeta.dns import exchange
+from estafeta.dns.answer import (
+    MAX_ALIASES,
+    TRY_AGAIN,
+    Addresses,
+    Answer,
+    Outcome,
+    failure_reason,
+    judge,
+    malformed_reason,
+    native_error,
+    to_ascii,
+)
 from estafeta.dns.cache import TtlCache
+from estafeta.dns.client_name import ClientName, find_client_name
 from estafeta.dns.hosts import HostsFile, parse_hosts
 from estafeta.dns.resolvconf import ResolvConf, parse_resolv_conf
-from estafeta.dns.wire import Rcode, Record, Response, RRType, WireError
+from estafeta.dns.wire import RRType, WireError
 
-HOST_NOT_FOUND = "Host not found"
-NO_DATA = "Host found but no data record of requested type"
-TRY_AGAIN = "Host not found, try again"
-NO_RECOVERY = "Non-recoverable error"
-MALFORMED = "Malformed or unexpected name server reply"
-
-_MAX_ALIASES = 10
 _POSITIVE_TTL_CEILING_S = 600.0
 _NEGATIVE_TTL_CEILING_S = 60.0
 _FILES_RECHECK_S = 15.0
-
-
-class Outcome(Enum):
-    """What a look-up came to. FAIL is temporary: ask again later.
-
-    BROKEN is a reply code without a remedy (FORMERR ...), INVALID an impossible name or nonsense in the answer: both
-    are permanent.
-    """
-
-    OK = "ok"
-    NXDOMAIN = "nxdomain"
-    NODATA = "nodata"
-    FAIL = "fail"
-    BROKEN = "broken"
-    INVALID = "invalid"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """``records`` of the asked type (the end of an alias chain); ``reason`` is the log text when there are
-    none.
-
-    ``secure`` is the AD bit of an answer that was asked for with ``dnssec``. ``name`` is the last name of the
-    alias chain. ``ttl_s`` is the smallest time to live on the way. A temporary failure can be ``invalid``:
-    the name itself is bad.
-    """
-
-    outcome: Outcome
-    records: tuple[Record, ...] = ()
-    secure: bool = False
-    reason: str = ""
-    name: str = ""
-    ttl_s: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Numeric addresses of a host, in the order found. Without any: ``reason`` as logged."""
-
-    outcome: Outcome
-    addresses: tuple[str, ...] = ()
-    reason: str = ""
-    secure: bool = False
-    name: str = ""
 
 
 class Resolver:
@@ -183,7 +144,7 @@ class Resolver:
         """Ask, and ask on where a server gave an alias without its end."""
         secure = True
         asked = name
-        for _ in range(_MAX_ALIASES):
+        for _ in range(MAX_ALIASES):
             answer = await self._one(asked, rtype, dnssec)
             secure = secure and answer.secure
             if answer.outcome is not Outcome.NODATA or answer.name.lower() == asked.lower():
@@ -215,8 +176,8 @@ class Resolver:
             reason = f"Name service error for {name}: invalid host or domain name"
             return Answer(Outcome.INVALID, reason=reason, name=name)
         except exchange.NoAnswer:
-            return Answer(Outcome.FAIL, reason=_reason(name, rtype, TRY_AGAIN), name=name)
-        answer = _judge(name, rtype, dnssec, response)
+            return Answer(Outcome.FAIL, reason=failure_reason(name, rtype, TRY_AGAIN), name=name)
+        answer = judge(name, rtype, dnssec, response)
         if answer.outcome is Outcome.OK:
             self._cache.put((name.lower(), rtype, dnssec), answer, min(answer.ttl_s, _POSITIVE_TTL_CEILING_S))
         elif answer.outcome in (Outcome.NXDOMAIN, Outcome.NODATA):
@@ -224,6 +185,10 @@ class Resolver:
         return answer
 
     # -- hosts ---------------------------------------------------------------------------------------------
+
+    async def client_name(self, ip: str) -> ClientName:
+        """Return the name of the client at ``ip``, confirmed by a forward look-up."""
+        return await find_client_name(self, ip)
 
     def hosts_name(self, ip: str) -> str | None:
         """Return the name that the hosts file gives an address."""
@@ -251,9 +216,11 @@ class Resolver:
             family = "ipv6" if ":" in numeric else "ipv4"
             if family in families:
                 return Addresses(Outcome.OK, (numeric,), name=numeric)
-            return Addresses(Outcome.NODATA, reason=f"unable to look up host {name}: {_EAI[Outcome.NODATA]}", name=name)
+            return Addresses(
+                Outcome.NODATA, reason=f"unable to look up host {name}: {native_error(Outcome.NODATA)}", name=name
+            )
         found = Addresses(
-            Outcome.NXDOMAIN, reason=f"unable to look up host {name}: {_EAI[Outcome.NXDOMAIN]}", name=name
+            Outcome.NXDOMAIN, reason=f"unable to look up host {name}: {native_error(Outcome.NXDOMAIN)}", name=name
         )
         if "dns" in lookup:
             found = await self._dns_addresses(name, families, dnssec, append_default, search)
@@ -307,23 +274,7 @@ class Resolver:
         found = await self._dns_addresses(name, families, False, True, True)
         if found.outcome is Outcome.OK:
             return found
-        return replace(found, reason=f"unable to look up host {name}: {_EAI[found.outcome]}")
-
-
-# What getaddrinfo(3) of glibc says for the same outcome.
-_EAI = {
-    Outcome.OK: "",
-    Outcome.NXDOMAIN: "Name or service not known",
-    Outcome.NODATA: "No address associated with hostname",
-    Outcome.FAIL: "Temporary failure in name resolution",
-    Outcome.BROKEN: "Non-recoverable failure in name resolution",
-    Outcome.INVALID: "Name or service not known",
-}
-
-
-def native_error(outcome: Outcome) -> str:
-    """Return the text of getaddrinfo(3) for an outcome."""
-    return _EAI[outcome]
+        return replace(found, reason=f"unable to look up host {name}: {native_error(found.outcome)}")
 
 
 def _numeric(name: str) -> str | None:
@@ -333,64 +284,6 @@ def _numeric(name: str) -> str | None:
         return str(ip_address(name))
     except ValueError:
         return None
-
-
-def _type_name(rtype: int) -> str:
-    try:
-        return RRType(rtype).name
-    except ValueError:
-        return str(rtype)
-
-
-def _reason(name: str, rtype: int, text: str) -> str:
-    return f"Host or domain name not found. Name service error for name={name} type={_type_name(rtype)}: {text}"
-
-
-def malformed_reason(name: str, rtype: int) -> str:
-    """Return the log text for an answer whose contents are nonsense."""
-    return f"Name service error for name={name} type={_type_name(rtype)}: {MALFORMED}"
-
-
-def _judge(name: str, rtype: int, dnssec: bool, response: Response) -> Answer:
-    """Turn a response into an Answer: follow the aliases inside it and keep the records of the type."""
-    secure = dnssec and response.authentic
-    wanted = to_ascii(name).lower().removesuffix(".")
-    ttl: int | None = None
-    aliased = name
-    if response.rcode in (Rcode.NOERROR, Rcode.NXDOMAIN):
-        # Records come in any order; each round of the chain takes one alias.
-        aliases = {r.name.lower(): r for r in response.answers if r.rtype == RRType.CNAME}
-        for _ in range(_MAX_ALIASES):
-            alias = aliases.pop(wanted, None) if rtype != RRType.CNAME else None
-            if alias is None:
-                break
-            aliased, wanted = alias.value, alias.value.lower()
-            ttl = alias.ttl_s if ttl is None else min(ttl, alias.ttl_s)
-    if response.rcode == Rcode.NOERROR:
-        records = tuple(r for r in response.answers if r.rtype == rtype and r.name.lower() == wanted)
-        if records:
-            shortest = min(record.ttl_s for record in records)
-            ttl = shortest if ttl is None else min(ttl, shortest)
-            return Answer(Outcome.OK, records, secure, "", aliased, ttl)
-    negative = response.negative_ttl_s or 0
-    ttl = negative if ttl is None else min(ttl, negative)
-    if response.rcode == Rcode.NOERROR:
-        return Answer(Outcome.NODATA, (), secure, _reason(name, rtype, NO_DATA), aliased, ttl)
-    if response.rcode == Rcode.NXDOMAIN:
-        return Answer(Outcome.NXDOMAIN, (), secure, _reason(name, rtype, HOST_NOT_FOUND), aliased, ttl)
-    return Answer(Outcome.BROKEN, (), False, _reason(name, rtype, NO_RECOVERY), aliased, 0)
-
-
-def to_ascii(name: str) -> str:
-    """Return the A-label form; WireError when there is none."""
-    if name.isascii():
-        return name
-    import idna
-
-    try:
-        return idna.encode(name, uts46=True).decode("ascii")
-    except idna.IDNAError:
-        raise WireError("no internationalised domain name") from None
 
 
 class _WatchedFile:

@@ -12,8 +12,9 @@ import pytest
 import uvloop
 from dns_server import DnsServer
 
-from estafeta.dns.client_name import ClientName, NameStatus, client_name
-from estafeta.dns.resolver import Outcome, Resolver
+from estafeta.dns.answer import Outcome
+from estafeta.dns.client_name import ClientName, NameStatus
+from estafeta.dns.resolver import Resolver
 from estafeta.dns.wire import RRType
 from estafeta.system.immediate import run_now
 
@@ -249,9 +250,9 @@ def test_client_names(make_resolver: Make) -> None:
             "192.0.2.250": unknown("unknown", 5, 5),
             "2001:db8::77": unknown("unknown", 5, 5),
         }.items():
-            assert await client_name(resolver, ip) == expected, ip
-        assert (await client_name(resolver, "192.0.2.4")).warning == "numeric hostname: 1.2.3.4"
-        assert (await client_name(resolver, "192.0.2.5")).name == "unknown"
+            assert await resolver.client_name(ip) == expected, ip
+        assert (await resolver.client_name("192.0.2.4")).warning == "numeric hostname: 1.2.3.4"
+        assert (await resolver.client_name("192.0.2.5")).name == "unknown"
 
     with DnsServer(ZONES) as server:
         asyncio.run(main())
