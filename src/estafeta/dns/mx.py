@@ -129,6 +129,8 @@ def _service_port(name: str) -> int | None:
 
 
 def _is_address(text: str) -> bool:
+    if ":" not in text and not looks_numeric(text):
+        return False
     try:
         ip_address(text)
     except ValueError:
@@ -252,8 +254,9 @@ async def _mx_addresses(
     records: Sequence[Record],
     warnings: tuple[str, ...],
 ) -> list[Target] | RouteFailure:
-    if len(records) == 1:
-        found = [await _addresses(resolver, records[0].value, options)]
+    if all(resolver.has_addresses(record.value, options.families, dnssec=options.dnssec) for record in records[1:]):
+        # Nothing waits, or the first alone: no tasks are needed.
+        found = [await _addresses(resolver, record.value, options) for record in records]
     else:
         found = list(await asyncio.gather(*(_addresses(resolver, record.value, options) for record in records)))
     targets: list[Target] = []

@@ -216,12 +216,8 @@ class Resolver:
             family = "ipv6" if ":" in numeric else "ipv4"
             if family in families:
                 return Addresses(Outcome.OK, (numeric,), name=numeric)
-            return Addresses(
-                Outcome.NODATA, reason=f"unable to look up host {name}: {native_error(Outcome.NODATA)}", name=name
-            )
-        found = Addresses(
-            Outcome.NXDOMAIN, reason=f"unable to look up host {name}: {native_error(Outcome.NXDOMAIN)}", name=name
-        )
+            return _native_failure(name, Outcome.NODATA)
+        found = _native_failure(name, Outcome.NXDOMAIN)
         if "dns" in lookup:
             found = await self._dns_addresses(name, families, dnssec, append_default, search)
             if found.outcome is Outcome.OK or (dnssec and found.outcome is Outcome.FAIL):
@@ -236,7 +232,7 @@ class Resolver:
         self, name: str, families: Sequence[str], dnssec: bool, append_default: bool, search: bool
     ) -> Addresses:
         types = [RRType.AAAA if family == "ipv6" else RRType.A for family in families]
-        if len(types) > 1 and any((name.lower(), rtype, dnssec) not in self for rtype in types):
+        if len(types) > 1 and not self.has_addresses(name, families, dnssec=dnssec):
             answers = await asyncio.gather(
                 *(self.query(name, t, dnssec=dnssec, append_default=append_default, search=search) for t in types)
             )
@@ -257,9 +253,11 @@ class Resolver:
         worst = failed[-1] if failed else answers[-1]
         return Addresses(worst.outcome, reason=worst.reason, name=name)
 
-    def __contains__(self, key: tuple[str, int, bool]) -> bool:
-        """Whether the answer to (lower-case name, type, dnssec) is cached."""
-        return self._cache.get(key) is not None
+    def has_addresses(self, name: str, families: Sequence[str], *, dnssec: bool = False) -> bool:
+        """Whether DNS answers for the addresses of ``name`` are all cached, so that asking does not wait."""
+        key = name.lower()
+        get = self._cache.get
+        return all(get((key, RRType.AAAA if family == "ipv6" else RRType.A, dnssec)) is not None for family in families)
 
     async def _native_addresses(self, name: str, families: Sequence[str]) -> Addresses:
         self._refresh()
@@ -274,11 +272,15 @@ class Resolver:
         found = await self._dns_addresses(name, families, False, True, True)
         if found.outcome is Outcome.OK:
             return found
-        return replace(found, reason=f"unable to look up host {name}: {native_error(found.outcome)}")
+        return _native_failure(name, found.outcome)
+
+
+def _native_failure(name: str, outcome: Outcome) -> Addresses:
+    return Addresses(outcome, reason=f"unable to look up host {name}: {native_error(outcome)}", name=name)
 
 
 def _numeric(name: str) -> str | None:
-    if not name or (name[-1] not in "0123456789abcdefABCDEF:" and not name[-1].isdigit()):
+    if ":" not in name and not name[-1:].isdigit():
         return None
     try:
         return str(ip_address(name))
