@@ -10,7 +10,7 @@ import socket
 import stat
 
 from estafeta.config.config import Config
-from estafeta.config.main_cf import ConfigError
+from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService
 
 BACKLOG = 4096

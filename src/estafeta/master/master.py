@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from estafeta.config.config import Config, load_config
-from estafeta.config.main_cf import ConfigError
+from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService, load_master_cf
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
@@ -314,7 +314,7 @@ class Master:
     def _apply(self, config: Config) -> None:
         """Bring the services in line with main.cf and master.cf; raises before anything is changed."""
         wanted: dict[tuple[str, str], tuple[MasterService, type[Daemon], Config]] = {}
-        for service in load_master_cf(config):
+        for service in load_master_cf(config.directory, config.words("master_service_disable")):
             daemon_class = load_daemon(service.command)
             wanted[service.name, service.type] = (service, daemon_class, config.with_overrides(service.overrides))
         opened: dict[tuple[str, str], list[socket.socket]] = {}

@@ -6,12 +6,15 @@ frames implements ``on_message``; one that speaks a protocol of its own (smtpd) 
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from collections.abc import Coroutine
 from typing import Any
 
 from estafeta.ipc.channel import Connection
 from estafeta.ipc.messages import Message, Refused
 from estafeta.service.context import Context
+from estafeta.service.immediate_task import run_or_task
 
 
 class Daemon:
@@ -65,6 +68,29 @@ class Daemon:
             trace = trace.tb_next
         self.log.error(f"unexpected {type(error).__name__}: {error}{place}")
 
+    def run_soon(self, work: Coroutine[Any, Any, None]) -> None:
+        """Drive ``work`` until it first waits; what is left of it goes on as a task. Exceptions are logged."""
+        run_or_task(self.context.loop, self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the worker goes on
+            self.unexpected(error)
+
+    def answer(self, connection: Connection, number: int, work: Coroutine[Any, Any, Message]) -> None:
+        """Reply with the result of ``work``; what nobody expected is a temporary failure for the caller."""
+
+        async def finish() -> None:
+            try:
+                reply = await work
+            except Exception as error:  # noqa: BLE001 - temporary for the caller, in the log for us
+                self.unexpected(error)
+                reply = Refused(f"unexpected {type(error).__name__}")
+            connection.reply(number, reply)
+
+        run_or_task(self.context.loop, finish())
+
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         """A frame came; answer with ``connection.reply`` now or later (number 0 wants no answer)."""
         connection.reply(number, Refused("unknown request"))
@@ -87,7 +113,7 @@ class Daemon:
         """The worker ends: finish or give back what is under way."""
 
 
-class _TriggerOrFrames:
+class _TriggerOrFrames(asyncio.Protocol):
     """A unix stream connection: frames start with a zero byte (their length), triggers with a letter."""
 
     def __init__(self, daemon: Daemon, connection: Connection) -> None:
@@ -105,15 +131,6 @@ class _TriggerOrFrames:
                 return
             self._known = True
         self._connection.data_received(data)
-
-    def eof_received(self) -> None:
-        return None
-
-    def pause_writing(self) -> None:
-        return None
-
-    def resume_writing(self) -> None:
-        return None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connection.connection_lost(exc)

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 
 from estafeta.config.config import Config
-from estafeta.config.main_cf import ConfigError
+from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService
 from estafeta.service.context import Context
 from estafeta.service.daemon import Daemon

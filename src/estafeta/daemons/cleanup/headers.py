@@ -1,0 +1,136 @@
+"""Headers: dropped, completed, rewritten; what the queue needs to know of them.
+
+Source: cleanup(8), postconf(5) message_drop_headers, always_add_missing_headers, undisclosed_recipients_header, hopcount_limit,
+RFC 5322 section 3.6. Only what has to change is touched: every other byte stays as it came.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from estafeta.daemons.cleanup.recipients import Mapping
+from estafeta.daemons.cleanup.settings import Settings
+from estafeta.ipc.messages import Envelope
+from estafeta.mail.address import addresses_in, quote_address, rewrite_addresses
+from estafeta.mail.date import rfc5322_date
+from estafeta.mail.header import Header, split_headers
+from estafeta.mail.rewrite import to_standard_form
+from estafeta.mail.text import to_text
+
+_SENDER_HEADERS = frozenset(
+    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to", b"disposition-notification-to",
+     b"resent-from", b"resent-sender", b"resent-reply-to")
+)  # fmt: skip
+_RECIPIENT_HEADERS = frozenset((b"to", b"cc", b"bcc", b"apparently-to", b"resent-to", b"resent-cc", b"resent-bcc"))
+_ADDRESS_HEADERS = _SENDER_HEADERS | _RECIPIENT_HEADERS
+# One complete address with a dotted domain, alone or in brackets behind a plain name: nothing to rewrite.
+_COMPLETE = re.compile(
+    rb"[ \t]*(?:[A-Za-z0-9 ]*<)?[A-Za-z0-9_+.=-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+>?[ \t]*\r?\n"
+)
+
+
+@dataclass(slots=True)
+class HeaderResult:
+    """The new header block (with the blank line that ends it), and what was seen in it."""
+
+    block: bytes
+    body_start: int
+    message_id: str
+    hops: int
+    parts: list[bytes] = field(default_factory=list)
+
+
+async def process(
+    settings: Settings, mapping: Mapping, envelope: Envelope, content: bytes, received: bytes, *, remote: bool
+) -> HeaderResult:
+    """Process the headers of ``content``; raises LookupFailed."""
+    headers, position = split_headers(content)
+    body_start = position
+    blank = b"\r\n"
+    if content.startswith(b"\r\n", position):
+        body_start += 2
+    elif content.startswith(b"\n", position):
+        body_start += 1
+    elif position >= len(content):
+        blank = b""
+    seen: set[bytes] = set()
+    message_id = ""
+    hops = 0
+    out: list[bytes] = [received] if received else []
+    kept_from = 0  # start of the stretch of headers that go out as they came
+    drop = settings.drop_headers
+    for header in headers:
+        key = header.key
+        seen.add(key)
+        if key == b"received":
+            hops += 1
+        elif key == b"message-id":
+            if not message_id:
+                message_id = to_text(b" ".join(header.value.split()))
+        elif key in drop:
+            out.append(content[kept_from : header.start])
+            kept_from = header.end
+        elif key in _ADDRESS_HEADERS and (settings.maps_headers or not _COMPLETE.fullmatch(header.value)):
+            new = await _rewritten(settings, mapping, header, remote=remote)
+            if new != header.value:
+                out.append(content[kept_from : header.start])
+                out.append(header.name + b":" + new)
+                kept_from = header.end
+    if kept_from < position:
+        out.append(content[kept_from:position])
+    if not remote or settings.always_add_missing:
+        added_id = _add_missing(settings, envelope, seen, out)
+        message_id = message_id or added_id
+    if settings.undisclosed and not seen & {b"to", b"cc", b"bcc", b"resent-to", b"resent-cc", b"resent-bcc"}:
+        out.append(settings.undisclosed + b"\r\n")
+    out.append(blank if blank or body_start < len(content) else b"\r\n")
+    return HeaderResult(b"".join(out), body_start, message_id, hops)
+
+
+def _add_missing(settings: Settings, envelope: Envelope, seen: set[bytes], out: list[bytes]) -> str:
+    """Date, From and Message-Id for mail of our own users; the Message-Id that was made."""
+    resent = b"resent-" if any(name.startswith(b"resent-") for name in seen) else b""
+    title = b"Resent-" if resent else b""
+    made = ""
+    if resent + b"message-id" not in seen:
+        made = f"<{message_stamp(envelope.arrived_at)}.{envelope.queue_id}@{to_text(settings.myhostname)}>"
+        out.append(title + b"Message-Id: " + made.encode("utf-8", "surrogateescape") + b"\r\n")
+    if resent + b"date" not in seen:
+        out.append(title + b"Date: " + rfc5322_date(envelope.arrived_at).encode() + b"\r\n")
+    if resent + b"from" not in seen:
+        sender = envelope.sender or b"MAILER-DAEMON"
+        address = quote_address(to_standard_form(settings.rules, sender))
+        name = envelope.sender_original
+        text = address + b" (" + name + b")" if name else address
+        out.append(title + b"From: " + text + b"\r\n")
+    return "" if resent else made
+
+
+def message_stamp(when: float) -> str:
+    """``20261122153318``: the time in a Message-Id, UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(when, UTC).strftime("%Y%m%d%H%M%S")
+
+
+async def _rewritten(settings: Settings, mapping: Mapping, header: Header, *, remote: bool) -> bytes:
+    key = header.key
+    if remote and not settings.rules.remote_domain and not settings.maps_headers:
+        return header.value
+    answers: dict[bytes, bytes] = {}
+
+    def standard(address: bytes) -> bytes:
+        return to_standard_form(settings.rules, address, remote=remote)
+
+    if settings.maps_headers and not remote:
+        sender = key in _SENDER_HEADERS
+        kind = "header_sender" if sender else "header_recipient"
+        own = settings.sender_canonical if sender else settings.recipient_canonical
+        classes = settings.sender_canonical_classes if sender else settings.recipient_canonical_classes
+        for address in addresses_in(header.value):
+            mapped = await mapping.canonical(
+                standard(address), [(own, kind in classes), (settings.canonical, kind in settings.canonical_classes)]
+            )
+            answers[address] = await mapping.masquerade(mapped, kind)
+    return rewrite_addresses(header.value, lambda address: answers.get(address) or standard(address))

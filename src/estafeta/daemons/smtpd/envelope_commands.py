@@ -1,0 +1,278 @@
+"""MAIL, RCPT and VRFY: syntax, parameters, restrictions.
+
+Source: RFC 5321 section 4.1.1.2 and 4.1.1.3, RFC 1870 (SIZE), RFC 6152 (BODY), RFC 3461 (DSN), RFC 6531 (SMTPUTF8).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from estafeta.daemons.smtpd.access import Verdict
+from estafeta.daemons.smtpd.transaction import Transaction
+from estafeta.ipc.channel import ServiceLost
+from estafeta.ipc.messages import (
+    NOTIFY_DELAY,
+    NOTIFY_FAILURE,
+    NOTIFY_NEVER,
+    NOTIFY_SUCCESS,
+    AddressClass,
+    ContentFlag,
+    Recipient,
+)
+from estafeta.mail.address import AddressError, parse_path, quote_address
+from estafeta.mail.text import to_text
+from estafeta.protocol.smtp_server import Command
+from estafeta.tables.table import LookupFailed
+
+if TYPE_CHECKING:
+    from estafeta.daemons.smtpd.session import Session
+
+_NOTIFY = {b"SUCCESS": NOTIFY_SUCCESS, b"FAILURE": NOTIFY_FAILURE, b"DELAY": NOTIFY_DELAY}
+_ORCPT = re.compile(rb"[A-Za-z0-9-]+;[\x21-\x7e]+")
+_SIMPLE = re.compile(rb":<([A-Za-z0-9_.-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>((?: .*)?)")
+
+
+class _BadParameter(Exception):
+    """Carries the reply."""
+
+    def __init__(self, reply: bytes) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+def _path(session: Session, command: Command, keyword: bytes) -> tuple[bytes, list[bytes]] | None:
+    """The address and the parameters behind ``FROM:`` or ``TO:``; None if the line has not that form."""
+    argument = command.argument
+    if argument[: len(keyword)].upper() != keyword:
+        return None
+    rest = argument[len(keyword) :]
+    simple = _SIMPLE.fullmatch(rest)
+    if simple is not None:
+        return simple[1], simple[2].split()
+    rest = rest.lstrip()
+    if not rest.startswith(b":"):
+        return None
+    path = parse_path(rest[1:], session.service.settings.strict_rfc821)
+    if path.address.startswith(b"@") or path.address.endswith(b"@") or b"@@" in path.address:
+        raise AddressError("missing localpart or domain")
+    return path.address, path.parameters.split()
+
+
+def _illegal(session: Session, verb: str, command: Command) -> None:
+    text = to_text(command.argument.partition(b":")[2].strip() or command.argument)
+    session.warning(f"Illegal address syntax from {session.where} in {verb} command: {text}")
+
+
+async def mail_command(session: Session, command: Command) -> None:
+    """MAIL FROM."""
+    settings = session.service.settings
+    if settings.helo_required and not session.helo:
+        session.failed(b"MAIL", b"503 5.5.1 Error: send HELO/EHLO first")
+        return
+    try:
+        parsed = _path(session, command, b"FROM")
+    except AddressError:
+        _illegal(session, "MAIL", command)
+        session.failed(b"MAIL", b"501 5.1.7 Bad sender address syntax")
+        return
+    if parsed is None:
+        session.failed(b"MAIL", b"501 5.5.4 Syntax: MAIL FROM:<address>")
+        return
+    transaction = Transaction(parsed[0], time.time())
+    try:
+        for parameter in parsed[1]:
+            _mail_parameter(session, transaction, parameter)
+    except _BadParameter as bad:
+        session.failed(b"MAIL", bad.reply)
+        return
+    session.facts.sender = transaction.sender
+    session.facts.recipient = None
+    limit = settings.message_size_limit
+    if limit and transaction.declared_size > limit:
+        verdict = Verdict(552, "5.3.4", "Message size exceeds fixed limit")
+        session.log_reject(verdict, "MAIL")
+        session.facts.sender = None
+        session.failed(b"MAIL", verdict.reply)
+        return
+    if not session.service.has_space(transaction.declared_size):
+        verdict = Verdict(452, "4.3.1", "Insufficient system storage")
+        session.log_reject(verdict, "MAIL")
+        session.facts.sender = None
+        session.failed(b"MAIL", verdict.reply)
+        return
+    if not settings.delay_reject:
+        refused = session.refused or await session.check("sender", "MAIL")
+        if refused is not None:
+            session.facts.sender = None
+            session.failed(b"MAIL", refused.reply)
+            return
+    session.begin(transaction)
+    session.ok(b"MAIL", b"250 2.1.0 Ok")
+
+
+def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes) -> None:
+    name, _, value = parameter.partition(b"=")
+    name = name.upper()
+    if name == b"SIZE":
+        if not value.isdigit() or len(value) > 20:
+            raise _BadParameter(b"501 5.5.4 Bad message size syntax")
+        transaction.declared_size = int(value)
+    elif name == b"BODY" and value.upper() in (b"8BITMIME", b"7BIT"):
+        transaction.eight_bit = value.upper() == b"8BITMIME"
+    elif name == b"RET":
+        if value.upper() not in (b"FULL", b"HDRS"):
+            raise _BadParameter(b"501 5.5.4 Bad RET parameter syntax")
+        transaction.ret = value.upper().decode()
+    elif name == b"ENVID":
+        if not value or len(value) > 100:
+            raise _BadParameter(b"501 5.5.4 Bad ENVID parameter syntax")
+        transaction.envid = value
+    elif name == b"SMTPUTF8" and not value and session.service.settings.smtputf8:
+        transaction.smtputf8 = True
+    elif name == b"AUTH" and value:
+        pass  # RFC 4954 section 5: without an authenticated client it means <>
+    else:
+        raise _BadParameter(b"555 5.5.4 Unsupported option: " + parameter)
+
+
+def _rcpt_parameter(recipient: Recipient, parameter: bytes, session: Session) -> None:
+    name, _, value = parameter.partition(b"=")
+    name = name.upper()
+    if name == b"NOTIFY":
+        words = value.upper().split(b",")
+        if words == [b"NEVER"]:
+            recipient.notify = NOTIFY_NEVER
+            return
+        notify = 0
+        for word in words:
+            bit = _NOTIFY.get(word)
+            if bit is None:
+                if word != b"NEVER":
+                    session.warning(f'unknown DSN NOTIFY command value "{to_text(word)}" in "{to_text(value)}"')
+                raise _BadParameter(b"501 5.5.4 Error: Bad NOTIFY parameter syntax")
+            notify |= bit
+        recipient.notify = notify
+    elif name == b"ORCPT":
+        if not _ORCPT.fullmatch(value) or len(value) > 500:
+            raise _BadParameter(b"501 5.5.4 Error: Bad ORCPT parameter syntax")
+        recipient.orcpt = value
+    else:
+        raise _BadParameter(b"555 5.5.4 Unsupported option: " + parameter)
+
+
+async def rcpt_command(session: Session, command: Command) -> None:
+    """RCPT TO."""
+    service = session.service
+    settings = service.settings
+    transaction = session.transaction
+    assert transaction is not None
+    if len(transaction.recipients) >= settings.recipient_limit:
+        session.failed(b"RCPT", b"452 4.5.3 Error: too many recipients")
+        return
+    try:
+        parsed = _path(session, command, b"TO")
+    except AddressError:
+        _illegal(session, "RCPT", command)
+        session.failed(b"RCPT", b"501 5.1.3 Bad recipient address syntax")
+        return
+    if parsed is None:
+        session.failed(b"RCPT", b"501 5.5.4 Syntax: RCPT TO:<address>")
+        return
+    address, parameters = parsed
+    if not address:
+        _illegal(session, "RCPT", command)
+        session.failed(b"RCPT", b"501 5.1.3 Bad recipient address syntax")
+        return
+    recipient = Recipient(address)
+    try:
+        for parameter in parameters:
+            _rcpt_parameter(recipient, parameter, session)
+    except _BadParameter as bad:
+        session.failed(b"RCPT", bad.reply)
+        return
+    session.facts.recipient = address
+    session.facts.pipelined = session.machine.has_input and not session.facts.esmtp
+    verdict = await _recipient_verdict(session, address)
+    if session.closed:
+        return
+    if verdict is not None:
+        transaction.rejected_recipients += 1
+        session.failed(b"RCPT", verdict.reply)
+        return
+    if not transaction.queue_id:
+        transaction.queue_id = service.ids.next()
+        session.info(f"{transaction.queue_id}: client={session.where}")
+    transaction.recipients.append(recipient)
+    if transaction.smtputf8:
+        transaction.flags |= ContentFlag.SMTPUTF8
+    session.ok(b"RCPT", b"250 2.1.5 Ok")
+
+
+async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None:
+    service = session.service
+    if session.refused is not None:
+        session.log_reject(session.refused, "RCPT")
+        return session.refused
+    if address.lower() == b"postmaster":
+        return None
+    stages = ("client", "helo", "sender", "relay", "recipient") if service.settings.delay_reject else ("relay", "recipient")
+    for stage in stages:
+        verdict = await session.check(stage, "RCPT")
+        if verdict is not None:
+            return verdict
+    if session.facts.defer_if_permit is not None:
+        verdict = session.facts.defer_if_permit
+        session.log_reject(verdict, "RCPT")
+        return verdict
+    if not service.settings.reject_unlisted_recipient:
+        return None
+    try:
+        verdict = await service.access.refuse_unlisted(address, session.facts.sender or b"", "Recipient")
+    except (LookupFailed, ServiceLost) as error:
+        session.warning(f"recipient check: {error}")
+        verdict = Verdict(451, "4.3.0", f"<{to_text(quote_address(address))}>: Temporary lookup failure")
+    if verdict is not None:
+        session.log_reject(verdict, "RCPT")
+    return verdict
+
+
+async def vrfy_command(session: Session, command: Command) -> None:
+    """VRFY: 252 for what RCPT would take."""
+    settings = session.service.settings
+    if settings.disable_vrfy:
+        session.failed(b"VRFY", b"502 5.5.1 VRFY command is disabled")
+        return
+    text = command.argument
+    if text.upper().endswith(b" SMTPUTF8"):
+        text = text[:-9].rstrip()
+    if not text:
+        session.failed(b"VRFY", b"501 5.5.4 Syntax: VRFY address [SMTPUTF8]")
+        return
+    try:
+        address = parse_path(text, False)
+        if address.parameters or not address.address or b" " in text:
+            raise AddressError("more than an address")
+    except AddressError:
+        session.warning(f"Illegal address syntax from {session.where} in VRFY command: {to_text(text)}")
+        session.failed(b"VRFY", b"501 5.1.3 Bad recipient address syntax")
+        return
+    before = session.facts.recipient
+    session.facts.recipient = address.address
+    verdict = await session.check("relay", "VRFY") or await session.check("recipient", "VRFY")
+    if verdict is None:
+        try:
+            verdict = await session.service.access.refuse_unlisted(address.address, b"", "Recipient")
+        except (LookupFailed, ServiceLost):
+            verdict = Verdict(451, "4.3.0", f"<{to_text(address.address)}>: Temporary lookup failure")
+        if verdict is not None:
+            session.log_reject(verdict, "VRFY")
+    session.facts.recipient = before
+    if verdict is not None:
+        session.failed(b"VRFY", verdict.reply)
+    else:
+        session.ok(b"VRFY", b"252 2.0.0 " + text)
+
+
+__all__ = ["AddressClass", "mail_command", "rcpt_command", "vrfy_command"]

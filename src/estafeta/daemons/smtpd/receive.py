@@ -1,0 +1,234 @@
+"""Content on its way: DATA and BDAT, limits, the Received header, the hand-over to cleanup.
+
+Source: RFC 5321 section 4.1.1.4, RFC 3030. A message that fits goes to cleanup as one request; a larger one streams while it
+comes in. The 250 is sent when cleanup says that the message is safe, never before.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from estafeta.daemons.smtpd.transaction import Transaction
+from estafeta.ipc.channel import ServiceLost
+from estafeta.ipc.messages import (
+    Chunk,
+    CleanupFlag,
+    CleanupStatus,
+    ContentFlag,
+    Enqueue,
+    EnqueueReply,
+    Envelope,
+    Message,
+)
+from estafeta.mail.address import quote_address
+from estafeta.mail.date import rfc5322_date
+from estafeta.mail.text import to_bytes
+from estafeta.protocol.smtp_server import ChunkContent, Command, Content
+
+if TYPE_CHECKING:
+    from estafeta.daemons.smtpd.session import Session
+
+STREAM_FROM = 262144  # octets: a message beyond this streams
+
+_REPLIES = {
+    CleanupStatus.REJECTED: (550, "5.7.1", "message content rejected"),
+    CleanupStatus.TOO_BIG: (552, "5.3.4", "Error: message file too big"),
+    CleanupStatus.NO_SPACE: (452, "4.3.1", "Insufficient system storage"),
+    CleanupStatus.WRITE_ERROR: (451, "4.3.0", "Error: queue file write error"),
+    CleanupStatus.HOPS: (554, "5.4.0", "Error: too many hops"),
+    CleanupStatus.NO_RECIPIENTS: (550, "5.1.0", "No recipients specified"),
+}
+
+
+async def data_command(session: Session, command: Command) -> None:
+    """DATA."""
+    if command.argument:
+        session.failed(b"DATA", b"501 5.5.4 Syntax: DATA")
+        return
+    if session.service.access.has("data"):
+        verdict = await session.check("data", "DATA")
+        if verdict is not None:
+            session.failed(b"DATA", verdict.reply)
+            return
+    session.ok(b"DATA", b"354 End data with <CR><LF>.<CR><LF>")
+
+
+async def bdat_command(session: Session, command: Command) -> None:
+    """BDAT size [LAST]; its octets follow, wanted or not."""
+    words = command.argument.upper().split()
+    if not words or not words[0].isdigit() or len(words[0]) > 18 or len(words) > 2 or (len(words) == 2 and words[1] != b"LAST"):
+        queue_id = f"{session.transaction.queue_id}: " if session.transaction and session.transaction.queue_id else ""
+        session.warning(f"{queue_id}malformed BDAT command syntax from {session.where}: "
+                        f"{command.line[:100].decode('latin-1')}")  # fmt: skip
+        session.failed(b"BDAT", b"521 5.5.4 Syntax: BDAT count [LAST]")
+        session.flush()
+        session.close()
+        return
+    session.counts["bdat"] += 1
+    if not session.counts["data"] and session.transaction is not None and session.transaction.size == 0:
+        verdict = await session.check("data", "BDAT") if session.service.access.has("data") else None
+        if verdict is not None:
+            session.transaction.too_big = True
+    session.machine.expect_chunk(int(words[0]), len(words) == 2)
+
+
+async def content(session: Session, event: Content | ChunkContent) -> None:
+    """A piece of content came."""
+    transaction = session.transaction
+    assert transaction is not None
+    data = event.data
+    transaction.size += len(data)
+    limit = session.service.settings.message_size_limit
+    if limit and transaction.size > limit and not transaction.too_big:
+        transaction.too_big = True
+        transaction.parts.clear()
+        abort(session, transaction)
+    if isinstance(event, Content):
+        last = event.last
+        if event.bare_newline:
+            transaction.bare_newline = True
+    else:
+        last = event.end and event.last
+    if not transaction.too_big and data:
+        transaction.parts.append(data)
+        if not last and transaction.size > STREAM_FROM:
+            await _stream(session, transaction)
+    if isinstance(event, ChunkContent) and event.end and not last:
+        session.counts["bdat/ok"] += 1
+        if transaction.too_big:
+            session.reply(b"552 5.3.4 Error: message file too big")
+        else:
+            session.reply(f"250 2.0.0 Ok: {transaction.size} bytes".encode())
+    elif last:
+        await _end(session, transaction, "bdat" if isinstance(event, ChunkContent) else "data")
+
+
+async def _stream(session: Session, transaction: Transaction) -> None:
+    channel = session.service.cleanup
+    data = b"".join(transaction.parts)
+    transaction.parts.clear()
+    if not transaction.stream:
+        transaction.stream = session.service.next_stream()
+        channel.notify(_request(session, transaction, data, stream=transaction.stream))
+    else:
+        channel.notify(Chunk(transaction.stream, data))
+    await channel.drain()
+
+
+def abort(session: Session, transaction: Transaction) -> None:
+    """Tell cleanup to throw a streamed message away."""
+    stream, transaction.stream = transaction.stream, 0
+    if stream:
+        session.service.cleanup.notify(Chunk(stream, b"", abort=True))
+
+
+def _request(session: Session, transaction: Transaction, data: bytes, stream: int = 0) -> Enqueue:
+    service = session.service
+    facts = session.facts
+    flags = transaction.flags
+    if transaction.eight_bit:
+        flags |= ContentFlag.EIGHT_BIT
+    envelope = Envelope(
+        transaction.queue_id,
+        transaction.arrived_at,
+        transaction.sender,
+        transaction.recipients,
+        0,
+        int(flags),
+        transaction.envid,
+        transaction.ret,
+        facts.client_name,
+        facts.client_address,
+        session.port,
+        session.helo,
+        session.protocol,
+        transaction.content_filter or service.settings.content_filter,
+    )
+    envelope.reverse_client_name = session.reverse_name
+    envelope.rewrite_context = "local" if session.local_client else "remote"
+    envelope.hold = transaction.hold
+    return Enqueue(envelope, data, service.cleanup_flags, received_header(session, transaction), bool(stream), stream)
+
+
+def received_header(session: Session, transaction: Transaction) -> bytes:
+    """The trace header (RFC 5321 section 4.4), folded as Postfix does."""
+    facts = session.facts
+    settings = session.service.settings
+    protocol = session.protocol
+    if transaction.smtputf8:
+        protocol = "UTF8SMTP"
+    for_clause = b";\r\n\t"
+    if len(transaction.recipients) == 1:
+        recipient = transaction.recipients[0]
+        for_clause = b"\r\n\tfor <" + quote_address(recipient.address) + b">; "
+    head = (
+        f"Received: from {session.helo or facts.client_name} ({facts.client_name} [{_literal(facts.client_address)}])\r\n"
+        f"\tby {settings.myhostname} ({settings.mail_name}) with {protocol} id {transaction.queue_id}"
+    )
+    return to_bytes(head) + for_clause + rfc5322_date(transaction.arrived_at).encode() + b"\r\n"
+
+
+def _literal(address: str) -> str:
+    return f"IPv6:{address}" if ":" in address else address
+
+
+async def _end(session: Session, transaction: Transaction, verb: str) -> None:
+    """The message is complete: have it made safe, answer."""
+    service = session.service
+    if transaction.too_big:
+        session.counts[verb] += verb == "data"
+        _answer_too_big(session, verb)
+        return
+    if transaction.bare_newline and service.settings.forbid_bare_newline in ("yes", "reject") and not session.local_client:
+        abort(session, transaction)
+        session.end_transaction()
+        session.reply(b"550 5.5.2 bare <LF> received")
+        return
+    if service.access.has("end_of_data"):
+        verdict = await session.check("end_of_data", "END-OF-MESSAGE")
+        if verdict is not None:
+            abort(session, transaction)
+            session.end_transaction()
+            session.reply(verdict.reply)
+            return
+    data = b"".join(transaction.parts) if len(transaction.parts) != 1 else transaction.parts[0]
+    message: Message
+    if transaction.stream:
+        message = Chunk(transaction.stream, data, last=True)
+        transaction.stream = 0
+    else:
+        message = _request(session, transaction, data)
+    try:
+        reply = await service.cleanup.call(message)
+    except ServiceLost as error:
+        service.log.warning(f"{transaction.queue_id}: {error}", session.number)
+        reply = EnqueueReply(CleanupStatus.WRITE_ERROR, transaction.queue_id)
+    if session.closed:
+        return
+    if verb == "bdat":
+        session.counts["bdat/ok"] += 1
+    session.end_transaction()
+    assert isinstance(reply, EnqueueReply)
+    if reply.status in (CleanupStatus.OK, CleanupStatus.DISCARDED):
+        session.reply(b"250 2.0.0 Ok: queued as " + reply.queue_id.encode())
+        return
+    code, dsn, text = _REPLIES.get(CleanupStatus(reply.status), _REPLIES[CleanupStatus.WRITE_ERROR])
+    if reply.dsn:
+        dsn = reply.dsn
+        if reply.status == CleanupStatus.REJECTED and dsn.startswith("4"):
+            code = 450
+    session.errors += 1
+    session.reply(to_bytes(f"{code} {dsn} {reply.reason or text}"))
+
+
+def _answer_too_big(session: Session, verb: str) -> None:
+    session.end_transaction()
+    session.errors += 1
+    session.warning(f"queue file size limit exceeded")
+    session.reply(b"552 5.3.4 Error: message file too big")
+
+
+def now() -> float:
+    """Unix time (a seam for tests)."""
+    return time.time()

@@ -1,0 +1,143 @@
+"""The worker's side of smtpd: sockets become sessions, time-outs, and what all sessions share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from typing import Any
+
+from estafeta.clients.rewrite import RewriteClient
+from estafeta.daemons.smtpd.access import Access
+from estafeta.daemons.smtpd.session import Session
+from estafeta.daemons.smtpd.settings import read_settings
+from estafeta.dns.client_name import ClientName, NameStatus, find_client_name
+from estafeta.dns.resolver import Resolver
+from estafeta.ipc.channel import Channel
+from estafeta.ipc.messages import CleanupFlag
+from estafeta.mail.queue_id import QueueIdMaker
+from estafeta.service.daemon import Daemon
+from estafeta.tables.match_list import AddressList
+from estafeta.tables.table import LookupFailed, OpenOptions
+
+_TICK_S = 1.0
+_NAME_MEMORY_S = 10.0
+_SPACE_MEMORY_S = 1.0
+
+
+class Smtpd(Daemon):
+    """smtpd(8)."""
+
+    cleanup: Channel
+
+    def prepare(self) -> None:
+        config = self.config
+        self.settings = read_settings(config)
+        self._options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        self._resolver = Resolver()
+        self._resolver.preload()
+        self.sessions: set[Session] = set()
+        self.last_commands: dict[int, str] = {}
+        self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.settings.long_queue_ids)
+        self.now = time.monotonic
+        self._stream = 0
+        self._names: dict[str, tuple[float, ClientName]] = {}
+        self._space = (0.0, 0)
+        # Tables are opened here, with the master's privileges; the channel they use comes with the loop.
+        self._rewrite_channel = self.context.channel("rewrite")
+        self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning)
+        for name in self.access.planned:
+            self.log.warning(f"restriction {name} is set but not implemented")
+        self._local_clients = self._local_header_clients()
+        options = config.words("receive_override_options")
+        flags = CleanupFlag.FILTER | CleanupFlag.MAP | CleanupFlag.BCC
+        if "no_address_mappings" in options:
+            flags &= ~(CleanupFlag.MAP | CleanupFlag.BCC)
+        if "no_header_body_checks" in options:
+            flags &= ~CleanupFlag.FILTER
+        self.cleanup_flags = int(flags)
+        self._min_free = config.size("queue_minfree")
+
+    def _local_header_clients(self) -> AddressList | None:
+        words = self.config.words("local_header_rewrite_clients")
+        if "permit_mynetworks" in words:
+            return AddressList(self.config.get("mynetworks"), self._options, "mynetworks")
+        return None
+
+    async def start(self) -> None:
+        self.cleanup = self.context.channel(self.config.get("cleanup_service_name"))
+        self._timer = self.context.loop.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = self.now()
+            for session in [session for session in self.sessions if session.deadline < now]:
+                session.time_out()
+
+    def on_socket(self, link: socket.socket, peer: Any) -> None:
+        if link.family == socket.AF_UNIX:
+            link.close()
+            return
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        address = str(peer[0])
+        if address.startswith("::ffff:") and "." in address:
+            address = address[7:]
+        session = Session(self, link, address, str(peer[1]))
+        self.sessions.add(session)
+        self.context.client_opened()
+        session.start()
+
+    def ended(self, session: Session) -> None:
+        """A session closed itself."""
+        self.sessions.discard(session)
+        self.last_commands.pop(session.number, None)
+        self.context.client_closed()
+
+    async def stop(self) -> None:
+        self._timer.cancel()
+        for session in list(self.sessions):
+            session.reply_now(b"421 4.3.2 " + self.settings.myhostname.encode() + b" Service shutting down")
+            session.close()
+        self._resolver.close()
+
+    def next_stream(self) -> int:
+        """A number for a streamed message on the channel to cleanup."""
+        self._stream += 1
+        return self._stream
+
+    async def client_name(self, address: str) -> ClientName:
+        """Who is at ``address``; remembered for a few seconds."""
+        known = self._names.get(address)
+        now = self.now()
+        if known is not None and known[0] > now:
+            return known[1]
+        try:
+            found = await find_client_name(self._resolver, address)
+        except (OSError, ValueError) as error:
+            self.log.warning(f"name of {address}: {error}")
+            return ClientName("unknown", "unknown", NameStatus.TEMPORARY, NameStatus.TEMPORARY)
+        if len(self._names) > 10000:
+            self._names.clear()
+        self._names[address] = (now + _NAME_MEMORY_S, found)
+        return found
+
+    async def is_local_client(self, address: str) -> bool:
+        """Are this client's headers rewritten as local ones (local_header_rewrite_clients)?"""
+        if self._local_clients is None:
+            return address in ("127.0.0.1", "::1")
+        try:
+            return await self._local_clients.match(address)
+        except LookupFailed:
+            return False
+
+    def has_space(self, size: int) -> bool:
+        """queue_minfree, and one and a half times the announced size, must be free in the queue's file system."""
+        now = self.now()
+        if self._space[0] < now:
+            stat = os.statvfs(self.context.queue_directory)
+            self._space = (now + _SPACE_MEMORY_S, stat.f_bavail * stat.f_frsize)
+        free = self._space[1]
+        needed = max(self._min_free, (self.settings.message_size_limit * 3) // 2, size)
+        return free >= needed

@@ -1,0 +1,463 @@
+"""One SMTP conversation: events from the machine become replies; commands that have to wait keep the input buffered.
+
+Source: smtpd(8), RFC 5321. The session owns its socket. Replies of one turn go out together.
+Invariants: commands are handled one at a time and in order; nothing outlives ``close``; the transaction is dropped in one place
+(``_drop_transaction``).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from estafeta.daemons.smtpd import envelope_commands, receive
+from estafeta.daemons.smtpd.access import Facts, Verdict, is_hostname
+from estafeta.daemons.smtpd.transaction import Transaction
+from estafeta.mail.text import to_text
+from estafeta.protocol.smtp_server import ANYWHERE, ChunkContent, Command, Content, Event, SmtpServer
+from estafeta.service.immediate_task import run_or_task
+
+if TYPE_CHECKING:
+    from estafeta.daemons.smtpd.service import Smtpd
+
+_READ = 65536
+_HIGH_WATER = 262144
+_KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
+                    b"AUTH", b"STARTTLS"))  # fmt: skip
+
+
+class Session:
+    """See the module."""
+
+    __slots__ = (
+        "_busy", "_closed", "_junk", "_out", "_paused", "_sock", "_writing", "counts", "deadline", "errors",
+        "facts", "helo", "machine", "number", "protocol", "refused", "reverse_name", "service", "transaction",
+        "where", "port", "local_client",
+    )  # fmt: skip
+
+    def __init__(self, service: Smtpd, sock: socket.socket, address: str, port: str) -> None:
+        self.service = service
+        self._sock = sock
+        self._out: list[bytes] = []
+        self._writing = False
+        self._busy = False
+        self._paused = False
+        self._closed = False
+        self._junk = 0
+        self.machine = SmtpServer(service.settings.line_length_limit)
+        self.number = service.context.next_number()
+        self.facts = Facts("unknown", address)
+        self.port = port
+        self.reverse_name = "unknown"
+        self.where = f"unknown[{address}]"
+        self.helo = ""
+        self.protocol = "SMTP"
+        self.local_client = False
+        self.transaction: Transaction | None = None
+        self.refused: Verdict | None = None  # smtpd_delay_reject = no: what the greeting was refused with
+        self.counts: Counter[str] = Counter()
+        self.errors = 0
+        self.deadline = service.now() + service.settings.timeout_s
+
+    # -- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Find out who the client is and greet."""
+        self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
+        self._run(self._greet())
+
+    async def _greet(self) -> None:
+        service = self.service
+        facts = self.facts
+        if service.settings.peername_lookup:
+            client = await service.client_name(facts.client_address)
+            facts.client_name, self.reverse_name = client.name, client.reverse_name
+            if client.warning:
+                self.warning(client.warning)
+        self.where = f"{facts.client_name}[{facts.client_address}]"
+        self.info(f"connect from {self.where}")
+        self.local_client = await service.is_local_client(facts.client_address)
+        if not service.settings.delay_reject:
+            self.refused = await self.check("client", "CONNECT")
+        if self.refused is not None:
+            self.reply(self.refused.reply)
+        else:
+            self.reply(b"220 " + service.settings.banner)
+
+    def close(self, reason: str = "") -> None:
+        """End the conversation now; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = self.service.context.loop
+        loop.remove_reader(self._sock.fileno())
+        if self._writing:
+            loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        self._drop_transaction()
+        if reason:
+            self.info(f"{reason} from {self.where}")
+        self.info(f"disconnect from {self.where}{self._statistics()}")
+        self.service.ended(self)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _statistics(self) -> str:
+        counts = self.counts
+        total = good_total = 0
+        text = ""
+        for verb in _STATISTICS:
+            tried = counts[verb]
+            if tried:
+                good = counts[verb + "/ok"]
+                total += tried
+                good_total += good
+                text += f" {verb}={good}" if good == tried else f" {verb}={good}/{tried}"
+        return f"{text} commands={good_total}" if total == good_total else f"{text} commands={good_total}/{total}"
+
+    # -- log ----------------------------------------------------------------------------------------------------------
+
+    def info(self, text: str) -> None:
+        self.service.log.line(text, self.number)
+
+    def warning(self, text: str) -> None:
+        self.service.log.warning(text, self.number)
+
+    def log_reject(self, verdict: Verdict, stage: str, *, warn: bool = False) -> None:
+        """The ``reject:`` line that log analysers count."""
+        transaction = self.transaction
+        queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
+        what = "reject_warning" if warn else "reject"
+        tail = ""
+        if self.facts.sender is not None:
+            tail += f" from=<{to_text(self.facts.sender)}>"
+        if self.facts.recipient is not None:
+            tail += f" to=<{to_text(self.facts.recipient)}>"
+        tail += f" proto={self.protocol}"
+        if self.helo:
+            tail += f" helo=<{self.helo}>"
+        text = f"{queue_id}: {what}: {stage} from {self.where}: {verdict.code} {verdict.dsn} {verdict.text};{tail}"
+        self.info(text)
+
+    # -- bytes --------------------------------------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lost()
+            return
+        if not data:
+            self._lost()
+            return
+        service = self.service
+        self.deadline = service.now() + service.settings.timeout_s
+        self.machine.receive_data(data)
+        if not self._busy:
+            self._pump()
+        elif not self._paused and len(data) == _READ:
+            self._paused = True
+            service.context.loop.remove_reader(self._sock.fileno())
+
+    def _lost(self) -> None:
+        self.close(f"lost connection after {self._last_command()}")
+
+    def _last_command(self) -> str:
+        last = self.service.last_commands.get(self.number)
+        return last or "CONNECT"
+
+    def time_out(self) -> None:
+        """The client has been silent for smtpd_timeout."""
+        self.reply_now(f"421 4.4.2 {self.service.settings.myhostname} Error: timeout exceeded".encode())
+        self.close(f"timeout after {self._last_command()}")
+
+    def reply(self, line: bytes) -> None:
+        """Queue one reply (without line end)."""
+        self._out.append(line + b"\r\n")
+
+    def reply_now(self, line: bytes) -> None:
+        """Send a last reply."""
+        self.reply(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Send the queued replies."""
+        if not self._out or self._closed or self._writing:
+            return
+        data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
+        self._out.clear()
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lost()
+            return
+        if sent < len(data):
+            self._out.append(data[sent:])
+            self._writing = True
+            self.service.context.loop.add_writer(self._sock.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        self._writing = False
+        self.service.context.loop.remove_writer(self._sock.fileno())
+        self.flush()
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Handle events until input runs out, a command waits, or the client does not read its replies."""
+        machine = self.machine
+        while not self._busy and not self._closed:
+            event = machine.next_event()
+            if event is None:
+                break
+            self._run_event(event)
+        self.flush()
+
+    def _run_event(self, event: Event) -> None:
+        if type(event) is Command:
+            work = self._command(event)
+        elif type(event) is Content or type(event) is ChunkContent:
+            work = receive.content(self, event)
+        else:
+            self._failed("unknown", b"500 5.5.2 Error: line too long")
+            return
+        self._busy = True
+        if run_or_task(self.service.context.loop, self._guard(work)) is not None:
+            self.flush()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._busy = True
+        run_or_task(self.service.context.loop, self._resumed(work))
+
+    async def _resumed(self, work: Coroutine[Any, Any, None]) -> None:
+        await self._guard(work)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one command; an exception that nobody expected is a temporary failure (DESIGN section 9)."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001
+            self.service.unexpected(error)
+            self._drop_transaction()
+            self.reply(b"451 4.3.0 Error: internal error")
+        self._busy = False
+        if self._paused and not self._closed:
+            self._paused = False
+            self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
+        self.service.context.loop.call_soon(self._after_wait) if self.machine.has_input else self.flush()
+
+    def _after_wait(self) -> None:
+        if not self._busy and not self._closed:
+            self._pump()
+
+    # -- commands -----------------------------------------------------------------------------------------------------
+
+    async def _command(self, command: Command) -> None:
+        verb = command.verb
+        name = verb.decode("latin-1").lower()
+        service = self.service
+        settings = service.settings
+        service.last_commands[self.number] = name.upper() if verb in _KNOWN else "UNKNOWN"
+        if not command.line.isascii() and not _is_utf8(command.line):
+            self._failed(name if verb in _KNOWN else "unknown", b"500 5.5.2 Error: bad UTF-8 syntax")
+            return
+        if verb in settings.forbidden_commands or verb.endswith(b":") or not verb[:1].isalpha() and verb:
+            if verb in settings.forbidden_commands or b":" in verb:
+                self.counts["unknown"] += 1
+                self.warning(f"non-SMTP command from {self.where}: {to_text(command.line[:100])}")
+                self.reply_now(b"221 2.7.0 Error: I can break rules, too. Goodbye.")
+                self.close()
+                return
+        if verb not in _KNOWN or (verb == b"VRFY" and False):
+            if verb in settings.noop_commands:
+                self._ok("noop", b"250 2.0.0 Ok")
+            else:
+                self._failed("unknown", b"500 5.5.2 Error: command not recognized")
+            return
+        if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
+            self._too_many_errors()
+            return
+        if verb not in ANYWHERE and not self.machine.allows(verb):
+            self._failed(name, self.machine.order_error(verb))
+            return
+        handler = _HANDLERS[verb]
+        await handler(self, command)
+        if self._junk and settings.junk_command_limit and self._junk > settings.junk_command_limit:
+            self._count_error()
+
+    def _ok(self, name: str, reply: bytes) -> None:
+        self.counts[name] += 1
+        self.counts[name + "/ok"] += 1
+        self.reply(reply)
+
+    def ok(self, verb: bytes, reply: bytes) -> None:
+        """The command succeeded: count it, move the machine on, answer."""
+        name = _NAMES[verb]
+        counts = self.counts
+        counts[name] += 1
+        counts[name + "/ok"] += 1
+        if verb not in ANYWHERE:
+            self.machine.advance(verb)
+        self._out.append(reply + b"\r\n")
+
+    def failed(self, verb: bytes, reply: bytes) -> None:
+        """The command failed: count it, answer, slow a bad client down, or end the conversation."""
+        self._failed(_NAMES[verb], reply)
+
+    def _failed(self, name: str, reply: bytes) -> None:
+        self.counts[name] += 1
+        self.reply(reply)
+        self._count_error()
+
+    def _count_error(self) -> None:
+        self.errors += 1
+        settings = self.service.settings
+        if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
+            self._too_many_errors()
+        elif self.errors > settings.soft_error_limit and settings.error_sleep_s > 0:
+            self._out_later(settings.error_sleep_s)
+
+    def _out_later(self, delay_s: float) -> None:
+        """Hold the replies (and so the client) back for a while."""
+        if not self._writing:
+            self._writing = True
+            self.service.context.loop.call_later(delay_s, self._release)
+
+    def _release(self) -> None:
+        self._writing = False
+        self.flush()
+
+    def _too_many_errors(self) -> None:
+        self._writing = False
+        last = self._last_command()
+        self.reply_now(f"421 4.7.0 {self.service.settings.myhostname} Error: too many errors".encode())
+        self.close(f"too many errors after {last}")
+
+    async def check(self, stage: str, command: str) -> Verdict | None:
+        """Walk the restriction list of ``stage``; a refusal is logged."""
+        access = self.service.access
+        if not access.has(stage):
+            return None
+        verdict = await access.check(
+            stage, self.facts, lambda refused: self.log_reject(refused, command, warn=True)
+        )
+        if verdict is not None:
+            self.log_reject(verdict, command)
+        return verdict
+
+    async def helo_command(self, command: Command) -> None:
+        """HELO and EHLO."""
+        verb = command.verb
+        settings = self.service.settings
+        name = to_text(command.argument)
+        if not name:
+            self.failed(verb, b"501 Syntax: " + verb + b" hostname")
+            return
+        self._drop_transaction()
+        self.helo = self.facts.helo = name
+        self.facts.esmtp = verb == b"EHLO"
+        self.protocol = "ESMTP" if self.facts.esmtp else "SMTP"
+        if not settings.delay_reject and self.refused is None:
+            refused = await self.check("helo", verb.decode())
+            if refused is not None:
+                self.failed(verb, refused.reply)
+                return
+        hostname = settings.myhostname.encode()
+        if verb == b"HELO":
+            self.ok(verb, b"250 " + hostname)
+            return
+        lines = (hostname, *settings.ehlo_lines)
+        text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
+        self.ok(verb, text)
+
+    async def rset_command(self, command: Command) -> None:
+        if command.argument:
+            self.failed(b"RSET", b"501 5.5.4 Syntax: RSET")
+            return
+        self._drop_transaction()
+        self._junk += 1
+        self.ok(b"RSET", b"250 2.0.0 Ok")
+
+    async def noop_command(self, command: Command) -> None:
+        self._junk += 1
+        self.ok(b"NOOP", b"250 2.0.0 Ok")
+
+    async def quit_command(self, command: Command) -> None:
+        if command.argument:
+            self.failed(b"QUIT", b"501 5.5.4 Syntax: QUIT")
+            return
+        self.counts["quit"] += 1
+        self.counts["quit/ok"] += 1
+        self.reply(b"221 2.0.0 Bye")
+        self.flush()
+        self.close()
+
+    async def etrn_command(self, command: Command) -> None:
+        if self.transaction is not None:
+            self.failed(b"ETRN", b"503 Error: MAIL transaction in progress")
+        elif not command.argument or b" " in command.argument:
+            self.failed(b"ETRN", b"500 Syntax: ETRN domain")
+        elif not is_hostname(to_text(command.argument).lstrip("@#")):
+            self.failed(b"ETRN", b"501 Error: invalid parameter syntax")
+        else:
+            domain = to_text(command.argument)
+            self.failed(b"ETRN", f"459 <{domain}>: service unavailable".encode("utf-8", "surrogateescape"))
+
+    async def auth_command(self, command: Command) -> None:
+        self.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
+
+    async def starttls_command(self, command: Command) -> None:
+        self.failed(b"STARTTLS", b"502 5.5.1 Error: command not implemented")
+
+    def _drop_transaction(self) -> None:
+        """The only reset: every trace of MAIL, RCPT, DATA and BDAT goes."""
+        transaction, self.transaction = self.transaction, None
+        self.facts.sender = self.facts.recipient = None
+        self.facts.defer_if_permit = self.facts.defer_if_reject = None
+        if transaction is not None and transaction.stream:
+            receive.abort(self, transaction)
+
+    def end_transaction(self) -> None:
+        """The transaction is over, whatever became of it."""
+        self._drop_transaction()
+        self.machine.end_transaction()
+
+    def begin(self, transaction: Transaction) -> None:
+        """MAIL was accepted."""
+        self.transaction = transaction
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_STATISTICS = ("helo", "ehlo", "starttls", "auth", "mail", "rcpt", "bdat", "data", "rset", "noop", "vrfy", "etrn",
+               "quit", "unknown")  # fmt: skip
+_NAMES = {verb: verb.decode().lower() for verb in _KNOWN}
+_HANDLERS = {
+    b"HELO": Session.helo_command,
+    b"EHLO": Session.helo_command,
+    b"MAIL": envelope_commands.mail_command,
+    b"RCPT": envelope_commands.rcpt_command,
+    b"DATA": receive.data_command,
+    b"BDAT": receive.bdat_command,
+    b"RSET": Session.rset_command,
+    b"NOOP": Session.noop_command,
+    b"QUIT": Session.quit_command,
+    b"VRFY": envelope_commands.vrfy_command,
+    b"ETRN": Session.etrn_command,
+    b"AUTH": Session.auth_command,
+    b"STARTTLS": Session.starttls_command,
+}

@@ -1,0 +1,99 @@
+"""The parameters of smtpd(8), read once when a worker starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from estafeta.config.config import Config
+from estafeta.mail.text import to_bytes
+
+EHLO_KEYWORDS = ("pipelining", "size", "vrfy", "etrn", "enhancedstatuscodes", "8bitmime", "dsn", "smtputf8", "chunking")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """See postconf(5) under ``smtpd_`` and the names below."""
+
+    banner: bytes
+    myhostname: str
+    ehlo_lines: tuple[bytes, ...]
+    mail_name: str
+    message_size_limit: int
+    line_length_limit: int
+    timeout_s: float
+    recipient_limit: int
+    soft_error_limit: int
+    hard_error_limit: int
+    junk_command_limit: int
+    error_sleep_s: float
+    helo_required: bool
+    disable_vrfy: bool
+    strict_rfc821: bool
+    delay_reject: bool
+    peername_lookup: bool
+    forbidden_commands: frozenset[bytes]
+    noop_commands: frozenset[bytes]
+    forbid_bare_newline: str
+    reject_unlisted_recipient: bool
+    content_filter: str
+    delay_open: bool
+    smtputf8: bool
+    long_queue_ids: bool
+    log_events: bool
+    recipient_overshoot_limit: int
+
+
+def read_settings(config: Config) -> Settings:
+    """Raises ConfigError for a bad value."""
+    discard = {word.lower() for word in config.words("smtpd_discard_ehlo_keywords")}
+    size_limit = config.size("message_size_limit")
+    hostname = config.get("myhostname")
+    smtputf8 = config.bool("smtputf8_enable")
+    disable_vrfy = config.bool("disable_vrfy_command")
+    texts = {
+        "pipelining": "PIPELINING",
+        "size": f"SIZE {size_limit}" if size_limit else "SIZE",
+        "vrfy": "VRFY",
+        "etrn": "ETRN",
+        "enhancedstatuscodes": "ENHANCEDSTATUSCODES",
+        "8bitmime": "8BITMIME",
+        "dsn": "DSN",
+        "smtputf8": "SMTPUTF8",
+        "chunking": "CHUNKING",
+    }
+    if not smtputf8:
+        discard.add("smtputf8")
+    if disable_vrfy:
+        discard.add("vrfy")
+    lines = tuple(text.encode() for word, text in texts.items() if word not in discard)
+    return Settings(
+        banner=to_bytes(config.get("smtpd_banner")),
+        myhostname=hostname,
+        ehlo_lines=lines,
+        mail_name=config.get("mail_name"),
+        message_size_limit=size_limit,
+        line_length_limit=config.int("line_length_limit"),
+        timeout_s=config.seconds("smtpd_timeout"),
+        recipient_limit=config.int("smtpd_recipient_limit"),
+        soft_error_limit=config.int("smtpd_soft_error_limit"),
+        hard_error_limit=config.int("smtpd_hard_error_limit"),
+        junk_command_limit=config.int("smtpd_junk_command_limit"),
+        error_sleep_s=config.seconds("smtpd_error_sleep_time"),
+        helo_required=config.bool("smtpd_helo_required"),
+        disable_vrfy=disable_vrfy,
+        strict_rfc821=config.bool("strict_rfc821_envelopes"),
+        delay_reject=config.bool("smtpd_delay_reject"),
+        peername_lookup=config.bool("smtpd_peername_lookup"),
+        forbidden_commands=frozenset(
+            word.upper().encode() for word in config.words("smtpd_forbidden_commands") if ":" not in word
+        ),
+        noop_commands=frozenset(word.upper().encode() for word in config.words("smtpd_noop_commands")),
+        forbid_bare_newline=config.get("smtpd_forbid_bare_newline").lower(),
+        reject_unlisted_recipient=config.bool("smtpd_reject_unlisted_recipient"),
+        content_filter=config.get("content_filter"),
+        delay_open=config.bool("smtpd_delay_open_until_valid_rcpt"),
+        smtputf8=smtputf8,
+        long_queue_ids=config.bool("enable_long_queue_ids"),
+        log_events=True,
+        recipient_overshoot_limit=config.int("smtpd_recipient_overshoot_limit"),
+    )

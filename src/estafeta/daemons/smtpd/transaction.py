@@ -1,0 +1,31 @@
+"""What MAIL, RCPT, DATA and BDAT set. The only reset is to drop this object (RFC 5321 section 4.1.1.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from estafeta.ipc.messages import Recipient
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One mail transaction. ``queue_id`` is given with the first accepted recipient."""
+
+    sender: bytes
+    arrived_at: float
+    queue_id: str = ""
+    recipients: list[Recipient] = field(default_factory=list)
+    declared_size: int = 0
+    eight_bit: bool = False
+    smtputf8: bool = False
+    ret: str = ""
+    envid: bytes = b""
+    parts: list[bytes] = field(default_factory=list)
+    size: int = 0  # content octets so far
+    too_big: bool = False
+    stream: int = 0  # non-zero: content goes to cleanup in pieces
+    bare_newline: bool = False
+    rejected_recipients: int = 0
+    flags: int = 0
+    content_filter: str = ""
+    hold: bool = False
