@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 
 class MainCf(NamedTuple):
-    """A parsed main.cf: `settings` by name (last one wins), and `warnings`, one line each, about odd text."""
+    """A parsed main.cf: `settings` by name (last one wins), and `warnings`, one line each with its place."""
 
     path: str
     settings: dict[str, Setting]
@@ -93,13 +93,17 @@ def parse_main_cf(text: str, path: str = "main.cf") -> MainCf:
     """Parse the text of a main.cf. Raises ConfigError with file, line and reason."""
     settings: dict[str, Setting] = {}
     warnings: list[str] = []
-    for line in logical_lines(text.split("\n"), warnings):
+    stray: list[str] = []
+    for line in logical_lines(text.split("\n"), stray):
         try:
             name, value = split_name_value(line.text)
         except ValueError as error:
             raise ConfigError(str(error), path, line.line) from None
+        earlier = settings.pop(name, None)
+        if earlier is not None:
+            warnings.append(f"{path}, line {line.line}: overriding earlier entry: {name}={earlier.value}")
         settings[name] = Setting(name, value, line.line)
-    return MainCf(path, settings, tuple(warnings))
+    return MainCf(path, settings, (*(f"{path}: {text}" for text in stray), *warnings))
 
 
 def read_main_cf(directory: str) -> MainCf:

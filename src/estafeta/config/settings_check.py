@@ -23,7 +23,7 @@ _NO_CHROOT = frozenset(("local", "virtual", "pipe", "spawn"))
 
 def check_settings(config: Config, entries: list[MasterEntry] | None = None) -> list[ConfigProblem]:
     """The problems of main.cf, in the order of the file; `entries` (of master.cf) tell which services there are."""
-    problems = [ConfigProblem("warning", config.path, 0, text.removeprefix(": ")) for text in config.warnings]
+    problems = [ConfigProblem("warning", "", 0, text) for text in config.warnings]
     if entries is None:
         try:
             entries = read_master_cf(config.directory)

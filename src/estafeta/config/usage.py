@@ -68,7 +68,7 @@ class _Scan:
         self.usage = usage
         self.builtin = parameters()
         self.local = {name for entry in entries for name, _ in entry_overrides(entry)}
-        self.seen: set[str] = set()
+        self.seen: set[tuple[str, str]] = set()
         self.files: set[str] = set()
 
     def known(self, name: str) -> bool:
@@ -93,8 +93,8 @@ class _Scan:
             self.value(local[name], where, {key: value for key, value in local.items() if key != name})
         elif self.config.is_set(name):
             self.user(name)
-        elif name not in self.local and name not in self.seen:
-            self.seen.add(name)
+        elif name not in self.local and name not in EFFECTIVE_OLD_NAMES and (where, name) not in self.seen:
+            self.seen.add((where, name))
             self.usage.undefined.append((where, name))
 
     def user(self, name: str) -> None:

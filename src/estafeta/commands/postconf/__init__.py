@@ -21,7 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except (UsageError, ConfigError) as error:
         sys.stdout.flush()
-        print(f"postconf: fatal: {error}", file=sys.stderr)
+        from estafeta.commands.postconf.show_main import printable
+
+        print(f"postconf: fatal: {printable(str(error))}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -5,6 +5,9 @@ Source: postconf(1), SYNOPSIS.
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from estafeta.config.main_cf import default_directory
@@ -22,12 +25,17 @@ _FLAGS = frozenset("aAbdefFhHlmMnpPtvxX#")
 _WITH_VALUE = frozenset("cCoT")
 _CLASSES = {"builtin": {"builtin"}, "service": {"service"}, "user": {"user"}, "all": {"builtin", "service", "user"}}
 
+_ORDER = "aAbCdefFhHlmMnopPtTxX#"
+_MODES = frozenset("aAblmMFPtT")
+_PAIRS = "dn do hH de dX d# eX e# X# ef eh eH en eo ex fX f# hX h# HX H# nX n# oX o# xX x#"
+_EXCLUSIVE = frozenset(_PAIRS.split())
+
 # Which options (besides c and v, which go with all) go with what is shown; measured on Postfix 3.7.
 _ALLOWED = {
     "main": frozenset("pdefhHnoxCX#"),
-    "M": frozenset("efoxX#"),
-    "F": frozenset("efhHox"),
-    "P": frozenset("efhHoxX"),
+    "M": frozenset("CefoxX#"),
+    "F": frozenset("CefhHox"),
+    "P": frozenset("CefhHoxX"),
 }
 
 
@@ -61,32 +69,34 @@ class Options:
 def parse_options(argv: list[str]) -> Options:
     """Read the command line. Raises UsageError."""
     options = Options(directory=default_directory())
-    import os
-
     options.directory_given = bool(os.environ.get("MAIL_CONFIG"))
     words = iter(argv)
+    # Options end at the first word that is none, as in Postfix: what follows are names, whatever they look like.
     for word in words:
         if word == "--":
-            options.words += list(words)
-        elif len(word) > 1 and word[0] == "-":
-            _cluster(word, words, options)
-        else:
+            break
+        if len(word) < 2 or word[0] != "-":
             options.words.append(word)
+            break
+        _cluster(word, words, options)
+    options.words += words
     _settle(options)
     return options
 
 
-def _cluster(word: str, words: object, options: Options) -> None:
+def _cluster(word: str, words: Iterator[str], options: Options) -> None:
     for index, flag in enumerate(word[1:], 1):
         if flag in _FLAGS:
             options.flags.add(flag)
         elif flag in _WITH_VALUE:
-            value = word[index + 1 :] or next(words, None)  # type: ignore[call-overload]
+            value = word[index + 1 :] or next(words, None)
             if value is None:
+                print(f"postconf: option requires an argument -- '{flag}'", file=sys.stderr)
                 raise UsageError(_USAGE)
             _valued(flag, value, options)
             return
         else:
+            print(f"postconf: invalid option -- '{flag}'", file=sys.stderr)
             raise UsageError(_USAGE)
 
 
@@ -112,22 +122,21 @@ def _valued(flag: str, value: str, options: Options) -> None:
 
 
 def _settle(options: Options) -> None:
-    for pair in ("dn", "do", "hH", "eX", "e#", "X#", "de", "dX", "d#"):
-        if options.has(pair[0]) and options.has(pair[1]):
-            raise UsageError(f"specify one of -{pair[0]} -{pair[1]}")
-    modes = [flag for flag in "aAblmMFPtT" if options.has(flag)]
+    modes = [flag for flag in _ORDER if flag in _MODES and options.has(flag)]
     if len(modes) > 1:
         raise UsageError(f"specify one of -{modes[0]} -{modes[1]}")
     if modes:
         options.mode = modes[0]
-    allowed = _ALLOWED.get(options.mode, frozenset("e"))
-    for flag in sorted(options.flags - {options.mode, "c", "v"}):
-        if flag not in allowed:
+    allowed = _ALLOWED.get(options.mode, frozenset())
+    for flag in _ORDER:
+        if options.has(flag) and flag not in allowed and flag != options.mode:
             raise UsageError(f"with option -{options.mode}, do not specify -{flag}")
     if options.mode in _ALLOWED and any("=" in word for word in options.words):
-        for flag in ("X", "#", "d", "n"):
-            if options.has(flag):
-                raise UsageError(f"specify one of -e -{flag}")
         options.flags.add("e")
+    given = [flag for flag in _ORDER if options.has(flag)]
+    for index, first in enumerate(given):
+        for second in given[index + 1 :]:
+            if first + second in _EXCLUSIVE:
+                raise UsageError(f"specify one of -{first} -{second}")
     if options.editing and not options.words:
         raise UsageError("-e requires name=value argument" if options.has("e") else "missing service argument")

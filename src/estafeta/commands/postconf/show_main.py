@@ -18,10 +18,17 @@ from estafeta.config.registry import parameters
 from estafeta.config.usage import Usage, analyse
 
 
+def printable(text: str) -> str:
+    """`text` with each byte that is no printable ASCII as "?", as in Postfix's messages."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(chr(byte) if 32 <= byte < 127 else "?" for byte in text.encode("utf-8", "surrogateescape"))
+
+
 def warn(text: str) -> None:
     """One warning line to standard error."""
     sys.stdout.flush()
-    print(f"postconf: warning: {text}", file=sys.stderr)
+    print(f"postconf: warning: {printable(text)}", file=sys.stderr)
 
 
 def load(options: Options) -> Config:
@@ -31,7 +38,7 @@ def load(options: Options) -> Config:
     if options.directory_given and "config_directory" not in settings:
         settings["config_directory"] = Setting("config_directory", options.directory, 0)
     for text in main.warnings:
-        warn(f"{main.path}{text}")
+        warn(text)
     return Config(options.directory, settings).with_overrides(options.overrides)
 
 
