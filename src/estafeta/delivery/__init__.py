@@ -1,1 +1,1 @@
-"""What delivery agents share."""
+"""What delivery agents share: taking requests, reporting results, mailboxes."""
