@@ -1,0 +1,72 @@
+"""`check_configuration`: what is refused, and what is pointed out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from estafeta.config.settings_check import check_configuration
+
+MASTER = "smtp inet n - n - - smtpd\nlocal unix - n n - - local\n"
+PROGRAMS = ("smtpd", "local")
+
+
+def texts(directory: Path, main: str, master: str = MASTER) -> list[str]:
+    (directory / "main.cf").write_text(main)
+    (directory / "master.cf").write_text(master)
+    return [str(problem).replace(f"{directory}/", "") for problem in check_configuration(str(directory), PROGRAMS)]
+
+
+def test_nothing_to_say(tmp_path: Path) -> None:
+    assert texts(tmp_path, "myhostname = a.example\n") == []
+
+
+def test_values_and_names(tmp_path: Path) -> None:
+    found = texts(
+        tmp_path, "soft_bounce = maybe\nfoo = 1\nvirtual_maps = static:x\nmyhostname = $own $nosuch\nown = 2\n"
+    )
+    assert 'fatal: main.cf, line 1: parameter soft_bounce: bad boolean value: "maybe" (specify "yes" or "no")' in found
+    assert "warning: main.cf, line 2: unused parameter: foo=1" in found
+    assert "warning: main.cf, line 3: parameter virtual_maps is an old form; use virtual_alias_maps instead" in found
+    assert "warning: main.cf: undefined parameter: nosuch" in found
+    assert not any("own" in text.split() for text in found)
+
+
+def test_what_is_not_implemented_is_named(tmp_path: Path) -> None:
+    assert texts(tmp_path, "qmqpd_error_delay = 2s\n") == [
+        "warning: main.cf, line 1: parameter qmqpd_error_delay is set but not implemented: it has no effect"
+    ]
+
+
+def test_old_restrictions(tmp_path: Path) -> None:
+    found = texts(tmp_path, "smtpd_recipient_restrictions = permit_mynetworks, check_relay_domains\n")
+    assert any('"check_relay_domains" is an old form' in text for text in found)
+
+
+def test_size_limits(tmp_path: Path) -> None:
+    found = texts(tmp_path, "mailbox_size_limit = 1000\n")
+    assert any(
+        text.startswith("fatal: main.cf, line 1:") and "smaller than message_size_limit" in text for text in found
+    )
+    assert not any("smaller" in text for text in texts(tmp_path, "mailbox_size_limit = 0\nvirtual_mailbox_limit = 0\n"))
+
+
+def test_master_cf(tmp_path: Path) -> None:
+    found = texts(
+        tmp_path,
+        "",
+        "a unix - - - - - nosuch\nlocal unix - n y - - local\nb inet y - - - - smtpd\nc inet n - n 60 - smtpd\n",
+    )
+    assert found == [
+        "fatal: master.cf, line 3: service b: an inet service cannot be private",
+        "fatal: master.cf, line 1: service a/unix: no such program: nosuch",
+        "fatal: master.cf, line 2: service local/unix: local cannot run in a jail",
+        "warning: master.cf, line 4: service c/inet: an inet service is not woken up",
+    ]
+    found = texts(tmp_path, "", "smtp inet n - n - - smtpd -o smtpd_timeout=soon -o nosuch=1\n")
+    assert "fatal: master.cf, line 1: service smtp/inet: parameter smtpd_timeout: bad time value" in found[0]
+    assert "warning: master.cf: unused parameter: nosuch=1" in found
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    assert [problem.severity for problem in check_configuration(str(tmp_path))] == ["fatal"]
+    assert any("bad field count" in text for text in texts(tmp_path, "", "x inet n\n"))
