@@ -29,6 +29,11 @@ from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fo
 from estafeta.system import privilege
 from estafeta.system.log import Log, Sink
 
+KNOWN_PROGRAMS = frozenset(
+    ("postscreen", "tlsproxy", "dnsblog", "pipe", "spawn", "qmqpd", "smtpd", "cleanup", "qmgr", "nqmgr", "oqmgr", "trivial-rewrite",
+     "pickup", "smtp", "lmtp", "local", "virtual", "error", "retry", "discard", "bounce", "defer", "trace", "showq", "postlogd",
+     "flush", "verify", "anvil", "tlsmgr", "proxymap", "scache")
+)  # fmt: skip
 STOP_S = 10.0
 RESTART_DELAY_S = 1.0
 ALIASES = {"nqmgr": "qmgr", "oqmgr": "qmgr", "lmtp": "smtp", "retry": "error", "defer": "bounce", "trace": "bounce"}
@@ -90,6 +95,10 @@ class Master:
         self.log.info(f"daemon started -- version {version}, configuration {self.config.directory}")
         gc.collect()
         gc.freeze()
+
+    def close_in_child(self, descriptors: list[int]) -> None:
+        """Descriptors that workers must not inherit."""
+        self._close_in_child = descriptors
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
@@ -315,7 +324,9 @@ class Master:
         """Bring the services in line with main.cf and master.cf; raises before anything is changed."""
         wanted: dict[tuple[str, str], tuple[MasterService, type[Daemon], Config]] = {}
         for service in load_master_cf(config.directory, config.words("master_service_disable")):
-            daemon_class = load_daemon(service.command)
+            daemon_class = self._find_daemon(service)
+            if daemon_class is None:
+                continue
             wanted[service.name, service.type] = (service, daemon_class, config.with_overrides(service.overrides))
         opened: dict[tuple[str, str], list[socket.socket]] = {}
         owner = self._socket_owner(config)
@@ -344,6 +355,17 @@ class Master:
             if old is not None:
                 self._replace(old, entry)
             self.running[key] = entry
+
+    def _find_daemon(self, service: MasterService) -> type[Daemon] | None:
+        """The program of a service; None, with a warning, for one of Postfix's that is not there yet."""
+        name = service.command.rpartition("/")[2]
+        try:
+            return load_daemon(name)
+        except ConfigError:
+            if name not in KNOWN_PROGRAMS:
+                raise
+            self.log.warning(f"service {service.name}/{service.type}: {name} is not implemented: not started")
+            return None
 
     def _replace(self, old: Running, entry: Running) -> None:
         """Workers of the old configuration drain; one that stays takes the new configuration by itself."""

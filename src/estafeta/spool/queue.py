@@ -136,9 +136,7 @@ class QueueStore:
             for item in found:
                 if isinstance(item, Damage):
                     yield name, item
-                elif item.envelope.queue_id in own:
-                    self.finish(item.place, item.envelope, [], last=True)
-                elif item.finished:
+                elif item.envelope.queue_id in own or item.finished:
                     self.finish(item.place, item.envelope, [], last=True)
                 else:
                     yield item

@@ -13,7 +13,6 @@ from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
     Chunk,
-    CleanupFlag,
     CleanupStatus,
     ContentFlag,
     Enqueue,
@@ -225,7 +224,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
 def _answer_too_big(session: Session, verb: str) -> None:
     session.end_transaction()
     session.errors += 1
-    session.warning(f"queue file size limit exceeded")
+    session.warning("queue file size limit exceeded")
     session.reply(b"552 5.3.4 Error: message file too big")
 
 

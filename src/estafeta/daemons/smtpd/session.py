@@ -32,9 +32,28 @@ class Session:
     """See the module."""
 
     __slots__ = (
-        "_busy", "_closed", "_junk", "_out", "_paused", "_sock", "_writing", "counts", "deadline", "errors",
-        "facts", "helo", "machine", "number", "protocol", "refused", "reverse_name", "service", "transaction",
-        "where", "port", "local_client",
+        "_busy",
+        "_closed",
+        "_junk",
+        "_out",
+        "_paused",
+        "_sock",
+        "_writing",
+        "counts",
+        "deadline",
+        "errors",
+        "facts",
+        "helo",
+        "local_client",
+        "machine",
+        "number",
+        "port",
+        "protocol",
+        "refused",
+        "reverse_name",
+        "service",
+        "transaction",
+        "where",
     )  # fmt: skip
 
     def __init__(self, service: Smtpd, sock: socket.socket, address: str, port: str) -> None:
@@ -269,7 +288,7 @@ class Session:
         if not command.line.isascii() and not _is_utf8(command.line):
             self._failed(name if verb in _KNOWN else "unknown", b"500 5.5.2 Error: bad UTF-8 syntax")
             return
-        if verb in settings.forbidden_commands or verb.endswith(b":") or not verb[:1].isalpha() and verb:
+        if verb in settings.forbidden_commands or verb.endswith(b":") or (not verb[:1].isalpha() and verb):
             if verb in settings.forbidden_commands or b":" in verb:
                 self.counts["unknown"] += 1
                 self.warning(f"non-SMTP command from {self.where}: {to_text(command.line[:100])}")

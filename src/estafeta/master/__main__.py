@@ -1,0 +1,123 @@
+"""``python -m estafeta.master``: the master program, started by ``postfix start`` and ``postfix start-fg``.
+
+Source: master(8) options: ``-c`` configuration directory, ``-d`` stay in the foreground, ``-w`` return when the system listens.
+Exit status 1 with one line on standard error if the system cannot start.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getopt
+import os
+import socket
+import sys
+
+from estafeta.config.config import Config, load_config
+from estafeta.config.errors import ConfigError
+from estafeta.config.settings_check import check_configuration
+from estafeta.master.directories import prepare_directories
+from estafeta.master.master import KNOWN_PROGRAMS, Master
+from estafeta.system.log import Log, Sink, open_sink
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start the system; in the foreground return when it has ended."""
+    options, rest = getopt.getopt(sys.argv[1:] if arguments is None else arguments, "c:dwiDtv")
+    values = dict(options)
+    if rest:
+        sys.stderr.write("usage: master [-c config_dir] [-d] [-w]\n")
+        return 1
+    directory = values.get("-c") or os.environ.get("MAIL_CONFIG") or "/etc/postfix"
+    try:
+        config = load_config(directory)
+        sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), socket.gethostname())
+        log = Log(sink, config.get("syslog_name") + "/master")
+    except (ConfigError, OSError) as error:
+        sys.stderr.write(f"postfix: fatal: {error}\n")
+        return 1
+    try:
+        _check(config, log)
+        prepare_directories(config)
+        os.chdir(config.get("queue_directory"))
+        lock = _lock(config)
+    except (ConfigError, OSError) as error:
+        return _fatal(log, str(error))
+    if "-d" in values:
+        return _serve(config, sink, log, lock, ready=None)
+    return _detach(config, sink, log, lock)
+
+
+def _fatal(log: Log, text: str) -> int:
+    log.fatal(text)
+    if not hasattr(log.sink, "_fd") or os.environ.get("MAIL_VERBOSE") != "no":
+        sys.stderr.write(f"{log.program}: fatal: {text}\n")
+    return 1
+
+
+def _check(config: Config, log: Log) -> None:
+    """Refuse a wrong configuration; name what is set without effect."""
+    for problem in check_configuration(config.directory, KNOWN_PROGRAMS):
+        if problem.severity == "fatal":
+            raise ConfigError(problem.text, problem.path, problem.line or None)
+        log.warning(str(problem).removeprefix("warning: "))
+
+
+def _lock(config: Config) -> int:
+    """The lock on pid/master.pid: one master a queue directory."""
+    path = os.path.join(config.get("queue_directory"), "pid", "master.pid")
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError("the mail system is already running") from None
+    return descriptor
+
+
+def _write_pid(lock: int) -> None:
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid():>10d}\n".encode(), 0)
+
+
+def _serve(config: Config, sink: Sink, log: Log, lock: int, ready: int | None) -> int:
+    _write_pid(lock)
+    master = Master(config, sink, cores=len(os.sched_getaffinity(0)))
+    try:
+        master.open([lock] if ready is None else [lock, ready])
+    except (ConfigError, OSError) as error:
+        if ready is not None:
+            os.write(ready, str(error).encode("utf-8", "surrogateescape")[:4000])
+            os.close(ready)
+        return _fatal(log, str(error)) if ready is None else 1
+    if ready is not None:
+        os.write(ready, b"\0")
+        os.close(ready)
+        master.close_in_child([lock])
+    master.run()
+    return 0
+
+
+def _detach(config: Config, sink: Sink, log: Log, lock: int) -> int:
+    """Go to the background; return when the system listens or has failed."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    if os.fork():
+        os.close(write_end)
+        answer = os.read(read_end, 4096)
+        if answer == b"\0":
+            return 0
+        return _fatal(log, answer.decode("utf-8", "surrogateescape") or "the master died at start")
+    os.close(read_end)
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    status = 1
+    try:
+        status = _serve(config, sink, log, lock, write_end)
+    finally:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
