@@ -10,7 +10,7 @@ from estafeta.commands.postmap_tool import Fatal, Request, load_settings, parse_
 
 
 def _databases(request: Request) -> list[str]:
-    from estafeta.config import load_config
+    from estafeta.config.config import load_config
     from estafeta.tables.braces import split_list
 
     value = load_config(request.config_directory).get("alias_database")

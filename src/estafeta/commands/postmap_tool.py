@@ -1,7 +1,7 @@
 """What postmap and postalias share: query, list, delete, update.
 
-Source: postmap(1), postalias(1). Each function prints what the manual says and returns whether something was found; what
-goes wrong for good is Fatal with the line that the command prints before it exits with status 1.
+Source: postmap(1), postalias(1). Each function prints what the manual says and returns whether something was
+found; what goes wrong for good is Fatal with the line that the command prints before it exits with status 1.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Request:
     operands: list[str] = field(default_factory=list)
     default_type: str = "hash"
     utf8: bool = True
+    hostname: str = "localhost"
 
     def warn(self, text: str) -> None:
         """Print a warning."""
@@ -79,12 +80,14 @@ def parse_command_line(request: Request, arguments: Sequence[str]) -> None:
 
 def load_settings(request: Request) -> None:
     """Take default_database_type and smtputf8_enable from main.cf; raises Fatal."""
-    from estafeta.config import load_config
+    from estafeta.config.config import load_config
     from estafeta.config.errors import ConfigError
 
     try:
         config = load_config(request.config_directory)
         request.default_type = config.get("default_database_type")
+        if request.aliases:
+            request.hostname = config.get("myhostname")
         request.utf8 = config.bool("smtputf8_enable") and "u" not in request.flags
     except (ConfigError, OSError) as err:
         raise Fatal(str(err))
@@ -238,7 +241,7 @@ def delete_keys(request: Request, specs: list[str], keys: list[str]) -> bool:
 
     found = False
     for spec in specs:
-        path, index = _indexed(spec, "table {spec}: delete operation is not supported")
+        _, index = _indexed(spec, "table {spec}: delete operation is not supported")
         try:
             with running_as_owner(request, index), exclusive(index):
                 entries = read_index(index)
@@ -350,12 +353,11 @@ def _read(request: Request, reader: object, data: bytes) -> None:
         return
     reader.read_aliases(data)
     # What Sendmail and NIS programs expect in an alias database.
-    import socket
     import time
 
     reader.entries[b"@"] = b"@"
     reader.entries[b"YP_LAST_MODIFIED"] = str(int(time.time())).encode()
-    reader.entries[b"YP_MASTER_NAME"] = socket.gethostname().encode()
+    reader.entries[b"YP_MASTER_NAME"] = request.hostname.encode()
 
 
 def run(request: Request) -> int:
@@ -390,6 +392,10 @@ def run(request: Request) -> int:
     if "s" in request.flags:
         list_all(request, specs)
         return 0
+    # Millions of entries, none of them garbage: the collector would only walk over them again and again.
+    import gc
+
+    gc.disable()
     for spec in specs:
         update(request, spec)
     return 0

@@ -4,17 +4,22 @@ Source: postmap(1) INPUT FILE FORMAT, aliases(5). Invariants: bytes in, a dictio
 file; a bad line gives one warning with file and line and is left out; the first of two equal keys wins unless told
 otherwise. Quotes around a key are part of the key, as in Postfix, so that a quoted localpart finds its entry.
 
-The postmap reader has a fast path: a plain line costs one ``split``; everything else goes through the careful one.
+The postmap reader has a fast path for plain files; everything else goes through the careful one.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from estafeta.tables.table import printable
 
 Warn = Callable[[str], None]
+
+
+# What makes a line more than "key value": continuation, quotes, aliases, white space at an end.
+_SURPRISES = (b"\n ", b"\n\t", b'"', b": ", b":\t", b" \n", b"\t\n", b"\r", b"\v", b"\f")
 
 
 def fold_bytes(key: bytes) -> bytes:
@@ -51,7 +56,7 @@ class EntryReader:
             try:
                 value = self.value_of(value)
             except OSError as err:
-                self._complain(line, f"open {err.filename}: {err.strerror}: skipping this entry")
+                self._complain(line, f"open {printable(err.filename)}: {err.strerror}: skipping this entry")
                 return
         if self.fold:
             key = fold_bytes(key)
@@ -70,38 +75,30 @@ class EntryReader:
             self._map_line(line, text)
 
     def read_map_fast(self, data: bytes) -> None:
-        """As ``read_map`` for big plain files: lines that need thought are found first, the rest is split in bulk."""
-        if (
-            not data.isascii()
-            or self.value_of is not None
-            or b"\n\t" in data
-            or b"\n " in data
-            or b'"' in data
-        ):
+        """As ``read_map``; a plain file without surprises is split in bulk, three times as fast."""
+        entries = self._plain_entries(data) if self.value_of is None and not self.entries else None
+        if entries is None:
             self.read_map(data)
-            return
-        entries = self.entries
-        fold = self.fold
-        line = 0
-        slow = self._map_line
-        for text in data.split(b"\n"):
-            line += 1
-            pair = text.split(None, 1)
-            if len(pair) != 2 or text[0] == 35:
-                if not pair or text.lstrip()[:1] == b"#":
-                    continue
-                slow(line, text)
-                continue
-            key, value = pair
-            if key[-1] == 58 or (line == 1 and text[0] in b" \t"):
-                slow(line, text)
-                continue
-            if fold:
-                key = key.lower()
-            if key in entries:
-                slow(line, text)
-                continue
-            entries[key] = value.rstrip()
+        else:
+            self.entries = entries
+
+    def _plain_entries(self, data: bytes) -> dict[bytes, bytes] | None:
+        """All entries of a file of "key value" and comment lines only; None: something needs a closer look."""
+        if not data.isascii() or data[:1] in (b" ", b"\t") or any(odd in data for odd in _SURPRISES):
+            return None
+        lines = [line for line in data.split(b"\n") if line and line[0] != 35]
+        pairs = [line.split(None, 1) for line in lines]
+        del lines
+        if not pairs:
+            return {}
+        if set(map(len, pairs)) != {2}:
+            return None
+        if self.fold:
+            entries = {key.lower(): value for key, value in pairs}
+        else:
+            entries = {key: value for key, value in pairs}
+        # Fewer entries than lines: there are duplicates to warn of, line by line.
+        return entries if len(entries) == len(pairs) else None
 
     def _map_line(self, line: int, text: bytes) -> None:
         text = text.strip()
@@ -221,10 +218,34 @@ def split_alias(text: bytes) -> tuple[bytes, bytes] | str:
             at = end
     if colon < 0 or not words:
         return "need name:value pair"
-    value = text[colon + 1 :].strip()
+    value = normal_value(text[colon + 1 :])
     if not value:
         return "need name:value pair"
     return b" ".join(words), value
+
+
+_VALUE_TOKEN = re.compile(
+    rb'([ \t\r\n\v\f]+)|("(?:[^"\\]|\\.)*(?:"|\\?\Z))|(\((?:[^()\\]|\\.)*\))|(,)|([<>@])|((?:[^ \t\r\n\v\f",()<>@\\]|\\.)+|.)',
+    re.DOTALL,
+)
+
+
+def normal_value(value: bytes) -> bytes:
+    """An alias value as it is stored: items separated by ", ", words by one space, none around ``@ < >``."""
+    out: list[bytes] = []
+    for token in _VALUE_TOKEN.finditer(value.strip()):
+        text = token.group()
+        glued = not out or out[-1] in (b", ", b" ", b"<", b"@")
+        if token.lastindex == 1:
+            if not glued:
+                out.append(b" ")
+        elif token.lastindex in (4, 5) and text != b"<":
+            if out and out[-1] == b" ":
+                out.pop()
+            out.append(b", " if text == b"," else text)
+        else:
+            out.append(text)
+    return b"".join(out).strip()
 
 
 def _unquote(text: bytes) -> bytes:

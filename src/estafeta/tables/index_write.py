@@ -19,8 +19,6 @@ from estafeta.system.atomic_file import replacing
 from estafeta.tables.index import IndexFile, kind_of_file, stored_key, stored_value
 from estafeta.tables.table import TableError
 
-_PAGE_BYTES = 4096
-
 
 def new_file_mode(source: os.stat_result | None, inherit: bool) -> int:
     """The mode of a new index: that of its source, or 0644."""
@@ -57,12 +55,15 @@ def write_index(path: str, entries: dict[bytes, bytes], mode: int, *, nul: bool 
 def _fill(path: str, entries: dict[bytes, bytes], nul: bool) -> None:
     size = _map_size(entries)
     while True:
+        # A private new file: written through the map, unsynced, and cut to what is used at the end.
         env = lmdb.open(
             path,
             subdir=False,
             lock=False,
             sync=False,
             metasync=False,
+            writemap=True,
+            map_async=True,
             map_size=size,
             mode=0o600,
             meminit=False,
@@ -70,12 +71,15 @@ def _fill(path: str, entries: dict[bytes, bytes], nul: bool) -> None:
         try:
             with env.begin(write=True) as txn, txn.cursor() as cursor:
                 cursor.putmulti(_sorted_items(entries, nul), dupdata=False, append=True)
-            return
+            used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         except lmdb.MapFullError:
             size *= 2
+            used = 0
         finally:
             env.close()
-        os.truncate(path, 0)
+        os.truncate(path, used)
+        if used:
+            return
 
 
 def _sorted_items(entries: dict[bytes, bytes], nul: bool) -> Iterator[tuple[bytes, bytes]]:

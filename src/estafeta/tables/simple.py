@@ -101,7 +101,7 @@ class FailTable:
 
     async def lookup(self, key: str) -> str | None:
         """Raises LookupFailed."""
-        raise LookupFailed(self.name, "this table fails every look-up")
+        raise LookupFailed(self.name, "Application error")
 
     def close(self) -> None:
         """Nothing to release."""
