@@ -47,6 +47,8 @@ def write_index(path: str, entries: dict[bytes, bytes], mode: int, *, nul: bool 
         owner = (old.st_uid, old.st_gid)
     try:
         with replacing(path, mode, owner) as temporary:
+            # Made here, for LMDB's own errors do not tell a full disk from a missing directory.
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             _fill(temporary, entries, nul)
     except lmdb.Error as err:
         raise TableError(f"write database {path}: {err}") from err

@@ -15,7 +15,7 @@ INDEXED = frozenset({"hash", "btree", "dbm", "sdbm", "lmdb"})
 _PATTERNS = frozenset({"regexp", "pcre", "cidr"})
 _SIMPLE = frozenset({"static", "inline", "fail", "environ", "unix"})
 _COMPOUND = frozenset({"pipemap", "unionmap", "randmap"})
-_TYPES = INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash"}
+_TYPES = INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy"}
 
 
 def table_types() -> list[str]:
@@ -73,6 +73,9 @@ def _path(name: str, options: OpenOptions) -> str:
 
 def _open(spec: str, options: OpenOptions) -> Table:
     kind, name = split_spec(spec)
+    if kind == "proxy":
+        # Tables are opened before the jail and with the master's privileges: what proxymap(8) is for is done already.
+        kind, name = split_spec(name)
     if kind in INDEXED:
         return _open_index(kind, name, options)
     if kind in _SIMPLE:

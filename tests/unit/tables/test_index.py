@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import lmdb
@@ -83,16 +85,15 @@ def test_change_in_place_by_another_program(tmp_path: Path, clock: Clock) -> Non
     write_index(path, {b"a": b"1"}, 0o644)
     table = open_table(f"lmdb:{tmp_path}/t", options(clock))
     assert ask(table, "a") == "1"
-    pid = os.fork()
-    if pid == 0:
-        table.close()
-        env = lmdb.open(path, subdir=False, lock=False, map_size=1 << 24)
-        with env.begin(write=True) as txn:
-            for number in range(5000):
-                txn.put(b"k%d\0" % number, b"x" * 100)
-        env.close()
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
+    program = """
+import lmdb, sys
+env = lmdb.open(sys.argv[1], subdir=False, lock=False, map_size=1 << 24)
+with env.begin(write=True) as txn:
+    for number in range(5000):
+        txn.put(b"k%d\\0" % number, b"x" * 100)
+env.close()
+"""
+    subprocess.run([sys.executable, "-c", program, path], check=True, timeout=30)
     clock.now = 2
     assert ask(table, "k4999") == "x" * 100
     table.close()
@@ -103,9 +104,12 @@ def test_tables_opened_before_a_fork_work_in_the_child(tmp_path: Path, clock: Cl
     table = open_table(f"hash:{tmp_path}/t", options(clock))
     pid = os.fork()
     if pid == 0:
-        again = open_table(f"hash:{tmp_path}/t", options(clock))
-        good = ask(table, "a") == "1" and ask(again, "a") == "1"
-        os._exit(0 if good else 1)
+        status = 1
+        try:
+            again = open_table(f"hash:{tmp_path}/t", options(clock))
+            status = 0 if ask(table, "a") == "1" and ask(again, "a") == "1" else 2
+        finally:
+            os._exit(status)
     assert os.waitpid(pid, 0)[1] == 0
     assert ask(table, "a") == "1"
     table.close()
