@@ -12,9 +12,7 @@ from typing import NamedTuple
 class ConfigError(Exception):
     """A configuration file cannot be used: `reason`, and where known the file (`path`), the `line` and a `remedy`."""
 
-    def __init__(
-        self, reason: str, path: str | None = None, line: int | None = None, remedy: str | None = None
-    ) -> None:
+    def __init__(self, reason: str, path: str | None = None, line: int | None = None, remedy: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.path = path

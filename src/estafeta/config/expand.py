@@ -199,9 +199,7 @@ def _comparison(body: str, start: int, lookup: Lookup, depth: int) -> tuple[bool
     symbol = body[position:end]
     compare = _COMPARE.get(symbol)
     if compare is None:
-        raise ExpandError(
-            f'"==" or "!=" or "<" or "<=" or ">=" or ">" expected at: "...{body[:position]}>>>{body[position:]}"'
-        )
+        raise ExpandError(f'"==" or "!=" or "<" or "<=" or ">=" or ">" expected at: "...{body[:position]}>>>{body[position:]}"')
     by_level = body.startswith("level", end)
     after = _skip(body, end + 5 if by_level else end)
     if body[after : after + 1] != "{":

@@ -100,7 +100,7 @@ def parse_main_cf(text: str, path: str = "main.cf") -> MainCf:
         except ValueError as error:
             raise ConfigError(str(error), path, line.line) from None
         earlier = settings.pop(name, None)
-        if earlier is not None:
+        if earlier is not None and earlier.value != value:
             warnings.append(f"{path}, line {line.line}: overriding earlier entry: {name}={earlier.value}")
         settings[name] = Setting(name, value, line.line)
     return MainCf(path, settings, (*(f"{path}: {text}" for text in stray), *warnings))

@@ -166,19 +166,17 @@ def _option(word: str, path: str, line: int) -> str:
 
 
 def _needs_braces(word: str) -> bool:
-    return any(character in word for character in " \t\r\n\f\v")
+    return not word or word[0] == "{" or any(character in word for character in " \t\r\n\f\v")
 
 
 def plain(word: str) -> str:
-    """An argument without the braces that `MasterEntry.words` has around text with white space."""
-    return word[1:-1] if word.startswith("{") and word.endswith("}") and _needs_braces(word) else word
+    """An argument without the braces that `MasterEntry.words` has around text that needs them."""
+    return word[1:-1] if word.startswith("{") and word.endswith("}") else word
 
 
 def parse_entries(text: str, path: str = "master.cf", warnings: list[str] | None = None) -> list[MasterEntry]:
     """All entries of a master.cf as written. Raises ConfigError for a malformed line."""
-    return [
-        parse_entry(line.text, line.line, line.physical, path) for line in logical_lines(text.split("\n"), warnings)
-    ]
+    return [parse_entry(line.text, line.line, line.physical, path) for line in logical_lines(text.split("\n"), warnings)]
 
 
 def service_of(entry: MasterEntry, path: str = "master.cf") -> MasterService:

@@ -3,8 +3,8 @@
 Source: postconf(1), the warnings about unused and undefined parameters (Postfix 2.9 and later); measured.
 
 A name is valid if it is built in, belongs to a delivery service of master.cf, is a restriction class, is the source of
-a database table (`ldap:NAME` makes `NAME_server_host` valid), or if a value that is itself in use refers to it.
-References are followed through the administrator's own parameters. Unexpanded (`raw`) values refer to nothing.
+a database table that a built-in parameter names (`ldap:NAME` makes `NAME_server_host` valid), or if any value refers
+to it. Unexpanded (`raw`) values refer to nothing.
 """
 
 from __future__ import annotations
@@ -82,6 +82,9 @@ class _Scan:
         if "$" in text:
             for name in names_in(text):
                 self.name(name, where, local or {})
+
+    def tables(self, text: str) -> None:
+        """Follow the database tables that a finished value names."""
         if ":" in text:
             for word in split_words(text):
                 self.table(word)
@@ -150,18 +153,22 @@ def analyse(config: Config, entries: list[MasterEntry]) -> Usage:
             for name, value in local.items():
                 if scan.known(name):
                     scan.value(value, master_path, local)
+                    scan.tables(value)
         for name in EFFECTIVE_OLD_NAMES:
             scan.user(name)
         if config.is_set("smtpd_restriction_classes"):
             for name in config.words("smtpd_restriction_classes"):
-                scan.user(name)
+                scan.name(name, config.path, {})
         for name in config.set_names():
             setting = config.setting(name)
             parameter = scan.builtin.get(name) or usage.services.get(name)
-            if setting is not None and scan.known(name):
-                if parameter is None or parameter.kind != "raw":
-                    scan.value(setting.value, config.path)
-                if config.is_set(name) and name in READ_ONLY and setting.line:
+            if setting is None:
+                continue
+            if parameter is None or parameter.kind != "raw":
+                scan.value(setting.value, config.path)
+            if scan.known(name):
+                scan.tables(config.get(name))
+                if name in READ_ONLY and setting.line:
                     usage.notes.append(f"{config.path}: read-only parameter assignment: {name}={setting.value}")
     except ExpandError as error:
         raise ConfigError(str(error)) from None
