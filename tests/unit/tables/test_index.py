@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
