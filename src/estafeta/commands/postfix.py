@@ -83,7 +83,7 @@ def _run(command: str, config: Config) -> int:
 
 def _script_log(config: Config, text: str) -> None:
     try:
-        sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), socket.gethostname())
+        sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), config.get("myhostname").partition(".")[0])
     except (OSError, ConfigError):
         return
     Log(sink, config.get("syslog_name") + "/postfix-script").info(text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import getopt
 import os
-import socket
 import sys
 
 from estafeta.config.config import Config, load_config
@@ -30,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     directory = values.get("-c") or os.environ.get("MAIL_CONFIG") or "/etc/postfix"
     try:
         config = load_config(directory)
-        sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), socket.gethostname())
+        sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), log_hostname(config))
         log = Log(sink, config.get("syslog_name") + "/master")
     except (ConfigError, OSError) as error:
         sys.stderr.write(f"postfix: fatal: {error}\n")
@@ -45,6 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     if "-d" in values:
         return _serve(config, sink, log, lock, ready=None)
     return _detach(config, sink, log, lock)
+
+
+def log_hostname(config: Config) -> str:
+    """The host name in maillog_file lines: the first label of myhostname."""
+    return config.get("myhostname").partition(".")[0]
 
 
 def _fatal(log: Log, text: str) -> int:

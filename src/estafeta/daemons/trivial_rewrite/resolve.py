@@ -42,7 +42,8 @@ class Resolver:
             return config.get("address_verify_" + name if verify else name)
 
         def maps(name: str, *, own: bool = False) -> Maps:
-            return Maps(config.words(name) if own else parameter(name).replace(",", " ").split(), options, name)
+            full = "address_verify_" + name if verify and not own else name
+            return Maps(config.words(full), options, full)
 
         self._rules = rewrite_rules(config)
         self._myhostname = config.get("myhostname")
