@@ -96,7 +96,7 @@ class EntryReader:
         if self.fold:
             entries = {key.lower(): value for key, value in pairs}
         else:
-            entries = {key: value for key, value in pairs}
+            entries = dict(pairs)
         # Fewer entries than lines: there are duplicates to warn of, line by line.
         return entries if len(entries) == len(pairs) else None
 

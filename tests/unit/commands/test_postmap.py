@@ -11,7 +11,7 @@ from estafeta.commands import newaliases, postalias, postmap
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     etc = tmp_path / "etc"
     etc.mkdir()
-    (etc / "main.cf").write_text(f"myhostname = host.example\nalias_database = hash:{tmp_path}/al\n")
+    (etc / "main.cf").write_text(f"compatibility_level = 3.6\nmyhostname = host.example\nalias_database = hash:{tmp_path}/al\n")
     monkeypatch.setenv("MAIL_CONFIG", str(etc))
     monkeypatch.chdir(tmp_path)
     return tmp_path

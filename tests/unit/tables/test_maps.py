@@ -80,9 +80,12 @@ def test_types() -> None:
 
 def test_domain_list(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("in.file\n!not.file # x\n")
-    plain = DomainList(f"!no.example, example.com .sub.example {tmp_path}/f inline:{{t.x=1}} !inline:{{n.x=1}} n.x", QUIET)
-    for domain, answer in [("EXAMPLE.com", True), ("a.example.com", False), ("a.sub.example", True), ("in.file", True),
-                           ("sub.example", False), ("no.example", False), ("t.x", True), ("n.x", False), ("", False)]:  # fmt: skip
+    plain = DomainList(
+        f"!no.example, example.com .sub.example {tmp_path}/f inline:{{t.x=1}} !inline:{{n.x=1}} n.x", QUIET
+    )
+    for domain, answer in [("EXAMPLE.com", True), ("a.example.com", False), ("a.sub.example", True),
+                           ("in.file", True), ("sub.example", False), ("no.example", False), ("t.x", True),
+                           ("n.x", False), ("", False)]:  # fmt: skip
         assert run_now(plain.match(domain)) is answer, domain
     parents = DomainList("example.com inline:{t.x=1}", QUIET, match_parents=True)
     assert run_now(parents.match("a.b.example.com"))

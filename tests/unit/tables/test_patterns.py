@@ -94,9 +94,9 @@ def test_multi_line_flag(tmp_path: Path, kind: str) -> None:
 def test_in_memory_rules(kind: str) -> None:
     table = open_table(f"{kind}:{{ {{ /f(o)/ yes $1 }}, {{ if /x/ }} {{endif}} }}")
     assert ask(table, "foo") == "yes o"
-    with pytest.raises(TableError, match="no '{' at start of text"):
+    with pytest.raises(TableError, match="at start of text"):
         open_table(f"{kind}:{{ /f/ y }}")
-    with pytest.raises(TableError, match="missing '}'"):
+    with pytest.raises(TableError, match="missing '"):
         open_table(f"{kind}:{{{{/a/ x}}")
 
 
