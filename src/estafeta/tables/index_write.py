@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import lmdb
 
 from estafeta.system.atomic_file import replacing
-from estafeta.tables.index import IndexFile, kind_of_file, stored_key, stored_value
+from estafeta.tables.index import OPEN_FILES, ForeignIndex, stored_key, stored_value
 from estafeta.tables.table import TableError
 
 
@@ -129,16 +129,15 @@ def exclusive(path: str) -> Iterator[None]:
 
 def read_index(path: str) -> dict[bytes, bytes]:
     """Every entry of the index at ``path``; raises OSError or TableError."""
-    if kind_of_file(path) != "lmdb":
-        raise TableError(
-            f"open database {path}: the file was made by another program: make it anew from its source"
-        )
     try:
-        st = os.stat(path)
-        file = IndexFile(path, (st.st_dev, st.st_ino, os.getpid()))
-        try:
-            return dict(file.items())
-        finally:
-            file.env.close()
+        file = OPEN_FILES.acquire(path)  # LMDB allows one opening of a file in a process
+    except ForeignIndex as err:
+        raise TableError(f"open database {path}: {err}: make it anew from its source") from err
     except lmdb.Error as err:
         raise TableError(f"open database {path}: {err}") from err
+    try:
+        return dict(file.items())
+    except lmdb.Error as err:
+        raise TableError(f"open database {path}: {err}") from err
+    finally:
+        OPEN_FILES.release(file)
