@@ -24,6 +24,7 @@ from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService, load_master_cf
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
+from estafeta.master.preload import preload
 from estafeta.service.daemon import Daemon
 from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fork
 from estafeta.system import privilege
@@ -91,6 +92,7 @@ class Master:
         """Open every socket; raises ConfigError or OSError, and nothing has been started then."""
         self._close_in_child = keep_closed_in_child
         self._apply(self.config)
+        preload(self.log.warning)
         version = self.config.get("mail_version")
         self.log.info(f"daemon started -- version {version}, configuration {self.config.directory}")
         gc.collect()
