@@ -1,0 +1,128 @@
+"""Sessions that stay open between deliveries, and who might want them.
+
+Source: CONNECTION_CACHE_README; man 5 postconf smtp_connection_cache_*, smtp_connection_reuse_*. Postfix asks its queue
+manager for busy destinations; here a destination is busy when another delivery to it waits, runs or ended within the
+last second. Invariant: a session is in the cache only while it is idle and open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from estafeta.daemons.smtp.session import Session
+from estafeta.daemons.smtp.settings import Settings
+
+_RECENT_S = 1.0
+_KNOWN_DESTINATIONS = 4096
+
+AddressKey = tuple[str, str, int]
+_Key = TypeVar("_Key", str, AddressKey)
+
+
+class _Demand:
+    """How many deliveries to one destination are here, and when there was the last one."""
+
+    __slots__ = ("last_at", "open", "recent_at")
+
+    def __init__(self) -> None:
+        self.open = 0
+        self.last_at = 0.0
+        self.recent_at = 0.0
+
+
+class SessionCache:
+    """See the module. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, settings: Settings, always: Callable[[str], bool], clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._always = always
+        self._clock = clock
+        self._by_destination: dict[str, list[Session]] = {}
+        self._by_address: dict[AddressKey, list[Session]] = {}
+        self._demand: dict[str, _Demand] = {}
+
+    # -- demand --------------------------------------------------------------------------------------------------------
+
+    def arrived(self, destination: str) -> None:
+        """A delivery to ``destination`` is here."""
+        demand = self._demand.get(destination)
+        if demand is None:
+            if len(self._demand) >= _KNOWN_DESTINATIONS:
+                self._forget()
+            demand = self._demand[destination] = _Demand()
+        demand.open += 1
+        demand.recent_at, demand.last_at = demand.last_at, self._clock()
+
+    def finished(self, destination: str) -> None:
+        """It is over."""
+        demand = self._demand.get(destination)
+        if demand is not None:
+            demand.open -= 1
+            demand.last_at = self._clock()
+
+    def _forget(self) -> None:
+        limit = self._clock() - _RECENT_S
+        self._demand = {name: item for name, item in self._demand.items() if item.open > 0 or item.last_at > limit}
+
+    def wants(self, session: Session) -> bool:
+        """Whether ``session`` is to be kept after the delivery that it has now."""
+        settings = self._settings
+        now = self._clock()
+        if settings.reuse_time_limit_s and now - session.opened_at >= settings.reuse_time_limit_s:
+            return False
+        if settings.reuse_count_limit > 0 and session.uses >= settings.reuse_count_limit:
+            return False
+        if self._always(session.destination):
+            return True
+        if not settings.cache_on_demand:
+            return False
+        demand = self._demand.get(session.destination)
+        if demand is None:
+            return False
+        return demand.open > 1 or (demand.recent_at > 0 and now - demand.recent_at < _RECENT_S)
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    def keep(self, session: Session) -> None:
+        """Put an idle session away for smtp_connection_cache_time_limit."""
+        session.rest(self._settings.cache_time_limit_s)
+        self._by_destination.setdefault(session.destination, []).append(session)
+        self._by_address.setdefault(_key(session), []).append(session)
+
+    def take(self, destination: str) -> Session | None:
+        """An idle session to ``destination``, the one used last."""
+        waiting = self._by_destination.get(destination)
+        return self._use(waiting[-1]) if waiting else None
+
+    def take_address(self, host: str, address: str, port: int) -> Session | None:
+        """An idle session to one address, whatever it was opened for."""
+        waiting = self._by_address.get((host, address, port))
+        return self._use(waiting[-1]) if waiting else None
+
+    def _use(self, session: Session) -> Session:
+        self.forget(session)
+        session.idle = False
+        return session
+
+    def forget(self, session: Session) -> None:
+        """``session`` is closed or in use."""
+        _remove(self._by_destination, session.destination, session)
+        _remove(self._by_address, _key(session), session)
+
+    def idle_sessions(self) -> list[Session]:
+        """All that are kept now."""
+        return [session for sessions in self._by_destination.values() for session in sessions]
+
+
+def _key(session: Session) -> AddressKey:
+    peer = session.peer
+    return (peer.host, peer.address, peer.port)
+
+
+def _remove(table: dict[_Key, list[Session]], key: _Key, session: Session) -> None:
+    sessions = table.get(key)
+    if sessions is not None and session in sessions:
+        sessions.remove(session)
+        if not sessions:
+            del table[key]

@@ -1,0 +1,441 @@
+"""One connection to one server, driven by what arrives: hello, then one transaction after the other, then QUIT.
+
+Source: man 8 smtp; RFC 5321. Owns the transport, the protocol machine and the one timer of the session. Invariants:
+``open`` resolves once, with None or the trouble; a transaction's ``end`` is called once, whatever happens; after ``end``
+the session is either idle (``reusable``) or on its way out by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from estafeta.daemons.smtp.content import WHOLE_BYTES, content_pieces, whole_content
+from estafeta.daemons.smtp.settings import Settings
+from estafeta.daemons.smtp.transaction import Transaction
+from estafeta.daemons.smtp.trouble import (
+    Peer,
+    Trouble,
+    lost_trouble,
+    message_trouble,
+    refused_trouble,
+)
+from estafeta.ipc.messages import ContentFlag
+from estafeta.mail.text import to_text
+from estafeta.protocol import smtp_client as machine_events
+from estafeta.protocol.smtp_client import ClientOptions, SmtpClient, SmtpReply, State
+from estafeta.protocol.smtp_client_phase import Phase
+from estafeta.spool.content import ContentReader
+from estafeta.system.log import Log
+
+_SMTP_PORT = 25
+
+
+class Session(asyncio.Protocol):
+    """See the module. ``key`` is for the cache of idle sessions."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        settings: Settings,
+        options: ClientOptions,
+        peer: Peer,
+        destination: str,
+        *,
+        content: ContentReader,
+        log: Log,
+        on_closed: Callable[[Session], None],
+        check_hello: Callable[[Session], Trouble | None] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.peer = peer
+        self.destination = destination
+        self.machine = SmtpClient(options)
+        self.transport: Any = None
+        self.uses = 0
+        self.opened_at = loop.time()
+        self.opened: asyncio.Future[Trouble | None] = loop.create_future()
+        self.idle = False
+        self.closed = False
+        self.queue_id = ""
+        self._log = log
+        self._content = content
+        self._on_closed = on_closed
+        self._check_hello = check_hello
+        self._transaction: Transaction | None = None
+        self._pieces: Iterator[bytes] | None = None
+        self._paused = False
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+
+    # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        self.machine.receive_data(data)
+        self._pump()
+
+    def eof_received(self) -> None:
+        self.machine.receive_data(b"")
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed:
+            self.machine.receive_data(b"")
+            self._pump()
+        self._drop()
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._pieces is not None:
+            self._send_pieces()
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def _limit(self, seconds: float) -> None:
+        """The conversation must go on within ``seconds`` (0: no limit). A timer that rings too early is set again."""
+        now = self.loop.time()
+        self._deadline = now + seconds if seconds else 0.0
+        if not seconds:
+            return
+        if self._timer is None or self._timer_at > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = self._deadline
+            self._timer = self.loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        if not self._deadline or self.closed:
+            return
+        if self.loop.time() < self._deadline - 0.001:
+            self._timer_at = self._deadline
+            self._timer = self.loop.call_at(self._deadline, self._ring)
+            return
+        if self.idle:
+            self.say_goodbye()
+        elif self.machine.state is State.QUITTING:
+            self._drop()
+        else:
+            phase = self.machine.phase
+            self.machine.close()
+            self._lost(phase, timed_out=True)
+
+    def _watch(self) -> None:
+        """Set the time limit of what is waited for."""
+        phase = self.machine.phase
+        timeouts = self.settings.timeouts
+        limit = timeouts[phase]
+        transaction = self._transaction
+        if transaction is not None and self.uses > 1 and not transaction.started:
+            # A kept session may be dead without having said so, and nothing is lost by finding out early.
+            limit = min(limit, timeouts[Phase.RSET]) if limit else timeouts[Phase.RSET]
+        self._limit(limit)
+
+    # -- what the service asks -----------------------------------------------------------------------------------------
+
+    @property
+    def reusable(self) -> bool:
+        """Whether another transaction may begin now."""
+        return not self.closed and self._transaction is None and self.machine.reusable
+
+    def run(self, transaction: Transaction) -> None:
+        """Start a transaction on a session that is open and idle; ``transaction.on_over`` tells the end."""
+        self.idle = False
+        self.uses += 1
+        machine = self.machine
+        settings = self.settings
+        transaction.prepare(
+            self.peer,
+            machine.features,
+            self.uses,
+            dummy_auth=settings.dummy_mail_auth,
+            assume_final=settings.assume_final,
+        )
+        trouble = self._unfit(transaction)
+        if trouble is not None:
+            transaction.fail_all(trouble)
+            transaction.end()
+            return
+        self._transaction = transaction
+        machine.begin(transaction.envelope)
+        self.transport.write(machine.bytes_to_send())
+        self._watch()
+
+    def _unfit(self, transaction: Transaction) -> Trouble | None:
+        envelope = transaction.envelope
+        features = self.machine.features
+        limit = features.size_limit
+        if limit and envelope.size_bytes > limit:
+            text = f"message size {envelope.size_bytes} exceeds size limit {limit} of server {self.peer.name}"
+            return message_trouble(self.peer, "5.3.4", text)
+        if envelope.smtputf8 and "smtputf8" not in features and self._needs_utf8(transaction):
+            text = f"SMTPUTF8 is required, but was not offered by host {self.peer.name}"
+            return message_trouble(self.peer, "5.6.7", text)
+        return None
+
+    def _needs_utf8(self, transaction: Transaction) -> bool:
+        """Whether an address or a header is not ASCII."""
+        envelope = transaction.envelope
+        if not envelope.sender.isascii() or any(not item.address.isascii() for item in envelope.recipients):
+            return True
+        try:
+            head = self._content.read(transaction.delivery.request.place, 0, WHOLE_BYTES)
+        except OSError:
+            return True
+        return not head.partition(b"\r\n\r\n")[0].isascii()
+
+    def rest(self, seconds: float) -> None:
+        """Be idle for at most ``seconds``."""
+        self.idle = True
+        self._limit(seconds)
+
+    def say_goodbye(self) -> None:
+        """QUIT, and close when the server has answered (or at once: smtp_skip_quit_response)."""
+        self.idle = False
+        if self.closed:
+            return
+        machine = self.machine
+        if machine.state is State.CLOSED or machine.state is State.QUITTING:
+            self._end_of_quit()
+            return
+        try:
+            machine.quit()
+        except machine_events.LocalError:
+            self._drop()
+            return
+        self.transport.write(machine.bytes_to_send())
+        self._end_of_quit()
+
+    def _end_of_quit(self) -> None:
+        if self.settings.skip_quit_response or self.machine.state is State.CLOSED:
+            self._drop(flush=True)
+        else:
+            self._watch()
+
+    def abandon(self) -> None:
+        """Close without a word."""
+        self._drop()
+
+    def _drop(self, *, flush: bool = False) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.idle = False
+        self._pieces = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.machine.state is not State.CLOSED:
+            self.machine.close()
+        if self.transport is not None:
+            if flush:
+                self.transport.close()
+            else:
+                self.transport.abort()
+        self._on_closed(self)
+        transaction = self._transaction
+        if transaction is not None:
+            self._transaction = None
+            transaction.end()
+
+    # -- events --------------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        machine = self.machine
+        handlers = _HANDLERS
+        while True:
+            event = machine.next_event()
+            if event is None:
+                break
+            handlers[type(event)](self, event)
+        if self.closed:
+            return
+        data = machine.bytes_to_send()
+        if data:
+            self.transport.write(data)
+        transaction = self._transaction
+        if transaction is not None and machine.state is State.CLOSED:
+            # The machine gave up without an event (a server that mixes everything up).
+            self._lost(Phase.DATA, timed_out=False)
+        elif self._pieces is None and (
+            transaction is not None or not self.opened.done() or machine.state is State.QUITTING
+        ):
+            self._watch()
+
+    def _opened(self, trouble: Trouble | None) -> None:
+        if not self.opened.done():
+            self.opened.set_result(trouble)
+        if trouble is not None:
+            self.say_goodbye()
+
+    def _on_greeting(self, event: machine_events.Greeting) -> None:
+        reply = event.reply
+        if not reply.positive:
+            self._opened(refused_trouble(self.peer, reply, soften=self.settings.skip_5xx_greeting))
+            return
+        self._own_name(reply, "greeted me")
+        self.machine.hello(extended=event.extended or self.settings.always_send_ehlo)
+
+    def _own_name(self, reply: SmtpReply, what: str) -> bool:
+        words = to_text(reply.lines[0][4:]).split()
+        if self.settings.lmtp or self.peer.port != _SMTP_PORT or not words:
+            return False
+        if words[0].lower() != self.settings.myhostname.lower():
+            return False
+        self._log.warning(f"host {self.peer.relay} {what} with my own hostname {self.settings.myhostname}")
+        return True
+
+    def _on_hello(self, event: machine_events.HelloDone) -> None:
+        if self._own_name(event.reply, "replied to HELO/EHLO"):
+            text = f"mail for {self.destination} loops back to myself"
+            self._opened(Trouble("5.4.6", text, relay=self.peer.relay, loop=True))
+            return
+        self._opened(self._check_hello(self) if self._check_hello is not None else None)
+
+    def _on_hello_refused(self, event: machine_events.HelloRefused) -> None:
+        self._opened(refused_trouble(self.peer, event.reply))
+
+    def _on_sender(self, event: machine_events.SenderResult) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            return
+        reply = event.reply
+        if self.uses > 1 and not transaction.started and reply.code == 421:
+            self._stale(transaction)
+            return
+        transaction.started = True
+        if not reply.positive:
+            transaction.sender_refused(reply)
+
+    def _stale(self, transaction: Transaction) -> None:
+        transaction.stale = True
+        self._drop()
+
+    def _on_recipient(self, event: machine_events.RecipientResult) -> None:
+        if self._transaction is not None and not event.reply.positive:
+            self._transaction.recipient_refused(event.index, event.reply)
+
+    def _on_data_ready(self, event: machine_events.DataReady) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            return
+        request = transaction.delivery.request
+        place = request.place
+        dot_free = bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
+        limit = self.settings.line_length_limit
+        if place.content_length > WHOLE_BYTES:
+            self._pieces = content_pieces(self._content, place, dot_free=dot_free, line_limit=limit)
+            data = self.machine.bytes_to_send()
+            if data:
+                self.transport.write(data)
+            self._send_pieces()
+            return
+        try:
+            content = whole_content(self._content, place, dot_free=dot_free, line_limit=limit)
+        except OSError as error:
+            self._unreadable(transaction, error)
+            return
+        transaction.content_sent = True
+        self.machine.send_content(content, dot_free=True, quit_after=transaction.quit_after())
+
+    def _send_pieces(self) -> None:
+        """Write until the transport has enough; the final dot follows the last piece."""
+        transaction = self._transaction
+        pieces = self._pieces
+        if transaction is None or pieces is None:
+            return
+        self._limit(self.settings.timeouts[Phase.CONTENT])
+        while not self._paused:
+            try:
+                piece = next(pieces, None)
+            except OSError as error:
+                self._unreadable(transaction, error)
+                return
+            if piece is None:
+                self._pieces = None
+                transaction.content_sent = True
+                self.machine.end_content(quit_after=transaction.quit_after())
+                self._pump()
+                return
+            self.transport.write(piece)
+
+    def _unreadable(self, transaction: Transaction, error: OSError) -> None:
+        """The spool has let us down; the transaction must not be completed."""
+        text = f"queue file read error: {error.strerror or error}"
+        self._log.warning(f"{transaction.delivery.request.envelope.queue_id}: {text}")
+        transaction.delivery.all_deferred("4.3.0", text)
+        self._drop()
+
+    def _on_data_refused(self, event: machine_events.DataRefused) -> None:
+        if self._transaction is not None:
+            self._transaction.data_refused(event.reply)
+
+    def _on_message(self, event: machine_events.MessageDone) -> None:
+        if self._transaction is not None:
+            self._transaction.message_done(event.reply, event.indexes)
+
+    def _on_over(self, event: machine_events.TransactionOver) -> None:
+        transaction = self._transaction
+        if transaction is not None:
+            self._transaction = None
+            if self.machine.state is State.QUITTING:
+                self._end_of_quit()
+            transaction.end()
+
+    def _on_unsolicited(self, event: machine_events.Unsolicited) -> None:
+        if self._transaction is None and self.opened.done():
+            self.say_goodbye()
+
+    def _on_lost(self, event: machine_events.ConnectionLost) -> None:
+        self._lost(event.phase, timed_out=False)
+
+    def _on_protocol_error(self, event: machine_events.ProtocolError) -> None:
+        self._lost(event.phase, timed_out=False)
+
+    def _lost(self, phase: Phase, *, timed_out: bool) -> None:
+        trouble = lost_trouble(self.peer, phase, timed_out=timed_out)
+        transaction = self._transaction
+        if not self.opened.done():
+            self.opened.set_result(trouble)
+        elif transaction is not None:
+            if self.uses > 1 and not transaction.started:
+                transaction.stale = True
+            else:
+                transaction.fail_all(trouble)
+        self._drop()
+
+    def _nothing(self, event: Any) -> None:
+        """An event that changes nothing here."""
+
+    def _on_end(self, event: Any) -> None:
+        self._drop(flush=True)
+
+
+_HANDLERS: dict[type, Callable[[Session, Any], None]] = {
+    machine_events.Greeting: Session._on_greeting,
+    machine_events.HelloDone: Session._on_hello,
+    machine_events.HelloRefused: Session._on_hello_refused,
+    machine_events.CommandReply: Session._nothing,
+    machine_events.SenderResult: Session._on_sender,
+    machine_events.RecipientResult: Session._on_recipient,
+    machine_events.DataReady: Session._on_data_ready,
+    machine_events.DataRefused: Session._on_data_refused,
+    machine_events.MessageDone: Session._on_message,
+    machine_events.TransactionOver: Session._on_over,
+    machine_events.ResetDone: Session._nothing,
+    machine_events.QuitDone: Session._on_end,
+    machine_events.Unsolicited: Session._on_unsolicited,
+    machine_events.ConnectionLost: Session._on_lost,
+    machine_events.Closed: Session._on_end,
+    machine_events.ProtocolError: Session._on_protocol_error,
+}
