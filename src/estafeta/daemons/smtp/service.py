@@ -286,7 +286,7 @@ class Smtp(Daemon):
             log=self.log,
             final=final,
             kept=walk.kept,
-            quit_after=lambda: not self.cache.wants(session),
+            quit_after=lambda: session.machine.pipelining and not self.cache.wants(session),
             on_over=ended,
         )
         delivery.connected_at = time.time()
