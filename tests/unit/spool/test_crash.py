@@ -1,0 +1,272 @@
+"""The spool, killed before every single system call: nothing that was acknowledged is lost, nothing finished comes back."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estafeta.ipc.messages import Envelope, Place, Recipient
+from estafeta.spool import layout, scan
+from estafeta.spool.content import ContentReader
+from estafeta.spool.journal import Journal, LargeMessage
+from estafeta.spool.queue import Move, QueueStore
+from estafeta.spool.record import Damage
+from support.crash import at_every_step
+
+CONTENT = b"Subject: x\r\n\r\nbody\r\n"
+
+
+def envelope(queue_id: str, recipients: int = 1) -> Envelope:
+    return Envelope(queue_id, 1000.0, b"from@x", [Recipient(b"r%d@y" % n) for n in range(recipients)])
+
+
+class Loop:
+    """call_soon and call_soon_threadsafe of an event loop, run by hand."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = queue.SimpleQueue()
+
+    def soon(self, function: Callable[..., None], *arguments: Any) -> None:
+        self._calls.put((function, arguments))
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            function, arguments = self._calls.get(timeout=10)
+            function(*arguments)
+
+
+def commit(directory: str, ids: list[str], recipients: int = 1) -> list[Place]:
+    """Write messages into one segment."""
+    loop = Loop()
+    journal = Journal(directory, loop.soon, loop.soon)
+    places: list[Place] = []
+
+    def safe(place: Place | None, error: OSError | None) -> None:
+        assert place is not None, error
+        places.append(place)
+
+    for queue_id in ids:
+        journal.add(envelope(queue_id, recipients), CONTENT, safe)
+    loop.run_until(lambda: len(places) == len(ids))
+    journal.close()
+    return places
+
+
+def recovered(directory: str) -> dict[str, set[int]]:
+    """Unfinished messages of the whole queue: id -> recipients left; content is checked."""
+    store = QueueStore(directory)
+    reader = ContentReader(directory)
+    left: dict[str, set[int]] = {}
+
+    def note(item: scan.Queued) -> None:
+        assert item.envelope.queue_id not in left, "twice in the queue"
+        assert reader.read(item.place).endswith(CONTENT)
+        everybody = {int(r.address[1:2]) for n, r in enumerate(item.envelope.recipients) if n not in item.done}
+        left[item.envelope.queue_id] = everybody
+
+    try:
+        for item in list(store.recover_incoming()):
+            if isinstance(item, scan.Queued):
+                store.register(item.place)
+                note(item)
+            else:
+                assert isinstance(item[1], Damage)
+        for name in ("deferred", "hold"):
+            for path in list(scan.own_file_names(directory, name)):
+                for own in store.read_own(path):
+                    assert isinstance(own, scan.Queued)
+                    note(own)
+    finally:
+        reader.close()
+        store.close()
+    return left
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[], str]:
+    counter = iter(range(10000))
+
+    def make() -> str:
+        directory = str(tmp_path / str(next(counter)))
+        layout.prepare(directory)
+        return directory
+
+    return make
+
+
+def test_commit(fresh: Callable[[], str]) -> None:
+    def work(directory: str) -> None:
+        places = commit(directory, ["AAAA01", "AAAA02"])
+        Path(directory, "acknowledged").write_text(str(len(places)))
+
+    def check(directory: str, finished: bool) -> None:
+        left = recovered(directory)
+        if Path(directory, "acknowledged").exists():
+            assert left == {"AAAA01": {0}, "AAAA02": {0}}
+        assert set(left) <= {"AAAA01", "AAAA02"}
+        assert finished <= (len(left) == 2)
+
+    assert at_every_step(fresh, work, check) >= 5
+
+
+def test_large_message(fresh: Callable[[], str]) -> None:
+    def work(directory: str) -> None:
+        file = LargeMessage(directory, "BBBB01", envelope("BBBB01"))
+        for _ in range(3):
+            file.write(b"x" * 100000 + b"\r\n")
+        file.write(CONTENT)
+        file.commit(envelope("BBBB01"))
+        Path(directory, "acknowledged").touch()
+
+    def check(directory: str, finished: bool) -> None:
+        left = recovered(directory)
+        if Path(directory, "acknowledged").exists():
+            assert left == {"BBBB01": {0}}
+        assert finished <= (left == {"BBBB01": {0}})
+
+    assert at_every_step(fresh, work, check) >= 7
+
+
+def test_envelope_that_outgrows_its_room(fresh: Callable[[], str]) -> None:
+    def work(directory: str) -> None:
+        file = LargeMessage(directory, "BBBB02", envelope("BBBB02"))
+        file.write(CONTENT)
+        grown = envelope("BBBB02")
+        grown.recipients = [Recipient(b"r0@" + b"y" * 100) for _ in range(200)]
+        file.commit(grown)
+        Path(directory, "acknowledged").touch()
+
+    def check(directory: str, finished: bool) -> None:
+        if Path(directory, "acknowledged").exists():
+            assert set(recovered(directory)) == {"BBBB02"}
+
+    assert at_every_step(fresh, work, check) >= 6
+
+
+def with_segment(fresh: Callable[[], str]) -> Callable[[], tuple[str, list[Place]]]:
+    def prepare() -> tuple[str, list[Place]]:
+        directory = fresh()
+        return directory, commit(directory, ["CCCC01", "CCCC02"], recipients=3)
+
+    return prepare
+
+
+def test_finish(fresh: Callable[[], str]) -> None:
+    """Finished recipients stay finished once the mark is written; the segment goes only when all are."""
+
+    def work(state: tuple[str, list[Place]]) -> None:
+        directory, (one, two) = state
+        store = QueueStore(directory)
+        for place in (one, two):
+            store.register(place)
+        store.finish(one, envelope("CCCC01", 3), [0], last=False)
+        store.flush()
+        Path(directory, "asked").touch()
+        store.finish(one, envelope("CCCC01", 3), [], last=True)
+        store.flush()
+        Path(directory, "one").touch()
+        store.finish(two, envelope("CCCC02", 3), [], last=True)
+        store.flush()
+        Path(directory, "two").touch()
+        store.sweep()
+
+    def check(state: tuple[str, list[Place]], finished: bool) -> None:
+        directory = state[0]
+        left = recovered(directory)
+        if Path(directory, "one").exists():
+            assert "CCCC01" not in left
+        elif not Path(directory, "asked").exists():
+            assert left["CCCC01"] in ({0, 1, 2}, {1, 2})
+        if Path(directory, "two").exists():
+            assert left == {}
+        elif not finished:
+            assert left.get("CCCC02") in ({0, 1, 2}, None)
+        if finished:
+            assert os.listdir(os.path.join(directory, "incoming")) == []
+
+    assert at_every_step(with_segment(fresh), work, check) >= 6
+
+
+@pytest.mark.parametrize("queue_name", ["deferred", "hold"])
+def test_move_to_a_file(fresh: Callable[[], str], queue_name: str) -> None:
+    """Recipient 0 is finished, 1 and 2 move: at every instant exactly one whole copy counts."""
+
+    def work(state: tuple[str, list[Place]]) -> None:
+        directory, (one, _) = state
+        store = QueueStore(directory)
+        store.register(one)
+        store.finish(one, envelope("CCCC01", 3), [0], last=False)
+        store.flush()
+        Path(directory, "delivered0").touch()
+        moved = envelope("CCCC01", 3)
+        moved.next_try_at = 5000.0
+        move = Move(one, moved, [1, 2], queue_name, [0])
+        store.move_batch([move])
+        assert move.error is None
+        store.moved(move)
+        store.flush()
+
+    def check(state: tuple[str, list[Place]], finished: bool) -> None:
+        directory = state[0]
+        left = recovered(directory)
+        assert left["CCCC02"] == {0, 1, 2}
+        if Path(directory, "delivered0").exists():
+            assert left["CCCC01"] == {1, 2}
+        else:
+            assert {1, 2} <= left["CCCC01"]
+        if finished:
+            assert list(scan.own_file_names(directory, queue_name))
+
+    assert at_every_step(with_segment(fresh), work, check) >= 10
+
+
+def test_defer_again_and_finish(fresh: Callable[[], str]) -> None:
+    """A message in a file of its own: one recipient done, the rest put off again, then all done."""
+
+    def prepare() -> tuple[str, Place]:
+        directory, (one, two) = with_segment(fresh)()
+        store = QueueStore(directory)
+        for place in (one, two):
+            store.register(place)
+        first = envelope("CCCC01", 3)
+        first.next_try_at = 5000.0
+        move = Move(one, first, [0, 1, 2], "deferred")
+        store.move_batch([move])
+        store.moved(move)
+        store.finish(two, envelope("CCCC02", 3), [], last=True)
+        store.close()
+        return directory, move.place
+
+    def work(state: tuple[str, Place]) -> None:
+        directory, place = state
+        store = QueueStore(directory)
+        again = envelope("CCCC01", 3)
+        store.finish(place, again, [1], last=False)
+        Path(directory, "delivered1").touch()
+        again.next_try_at = 9000.0
+        move = Move(place, again, [0, 2], "deferred", [1])
+        store.move_batch([move])
+        assert move.error is None
+        store.moved(move)
+        Path(directory, "deferred2").touch()
+        store.finish(move.place, again, [], last=True)
+        Path(directory, "gone").touch()
+
+    def check(state: tuple[str, Place], finished: bool) -> None:
+        directory = state[0]
+        left = recovered(directory)
+        if Path(directory, "gone").exists():
+            assert left == {}
+        elif Path(directory, "deferred2").exists():
+            assert left in ({"CCCC01": {0, 2}}, {})
+        elif Path(directory, "delivered1").exists():
+            assert left == {"CCCC01": {0, 2}}
+        else:
+            assert left["CCCC01"] >= {0, 2}
+
+    assert at_every_step(prepare, work, check) >= 8
