@@ -108,6 +108,8 @@ class QueueStore:
         own = {name.rpartition("/")[2] for queue in ("deferred", "hold") for name in self._own_names(queue)}
         for segment in scan.segment_names(self.directory):
             state = self._segments.setdefault(segment, _SegmentState())
+            if self._size(segment) == state.covered:
+                continue  # all of it is known
             live = self._is_live(segment)
             try:
                 found = list(scan.recover_file(self.directory, segment))
@@ -115,7 +117,7 @@ class QueueStore:
                 continue
             for item in found:
                 if isinstance(item, Damage):
-                    if not live:  # a live writer may be in the middle of a record
+                    if not live and item.offset not in state.known:  # a live writer may be in the middle of a record
                         yield segment, item
                     continue
                 if item.place.offset in state.known:
@@ -145,6 +147,12 @@ class QueueStore:
         if scan.segment_names(self.directory) or any(True for _ in scan.own_file_names(self.directory, "incoming")):
             yield from scan.own_file_names(self.directory, queue)
 
+    def _size(self, segment: str) -> int:
+        try:
+            return os.stat(os.path.join(self.directory, segment)).st_size
+        except OSError:
+            return -1
+
     def _is_live(self, segment: str) -> bool:
         try:
             fd = os.open(os.path.join(self.directory, segment), os.O_RDONLY | os.O_CLOEXEC)
@@ -173,10 +181,15 @@ class QueueStore:
             copy = os.open(os.path.join(self.directory, target), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
                 copy_range(source, damage.offset, copy, damage.length)
+                os.fsync(copy)
             finally:
                 os.close(copy)
         finally:
             os.close(source)
+        # Saved: the stretch no longer keeps the segment from going once its messages are finished.
+        state = self._segments[segment]
+        state.known.add(damage.offset)
+        state.covered += damage.length
         return target
 
     def due(self, now: float) -> Iterator[scan.Queued | str]:
@@ -300,16 +313,6 @@ class QueueStore:
             os.unlink(os.path.join(self.directory, name + layout.DONE_SUFFIX))
         except FileNotFoundError:
             pass
-
-    def drop_segment(self, name: str) -> None:
-        """A damaged segment whose whole messages are finished and whose damage is saved goes for good."""
-        state = self._segments.get(name)
-        if state is not None and state.open == 0 and not self._is_live(name):
-            try:
-                os.unlink(os.path.join(self.directory, name))
-            except FileNotFoundError:
-                pass
-            self._forget(name)
 
     # -- moves --------------------------------------------------------------------------------------------------------
 
