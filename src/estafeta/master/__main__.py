@@ -88,11 +88,13 @@ def _serve(config: Config, sink: Sink, log: Log, lock: int, ready: int | None) -
     master = Master(config, sink, cores=len(os.sched_getaffinity(0)))
     try:
         master.open([lock] if ready is None else [lock, ready])
-    except (ConfigError, OSError) as error:
-        if ready is not None:
-            os.write(ready, str(error).encode("utf-8", "surrogateescape")[:4000])
-            os.close(ready)
-        return _fatal(log, str(error)) if ready is None else 1
+    except Exception as error:  # noqa: BLE001 - whatever it is, who started us must hear of it
+        text = str(error) if isinstance(error, ConfigError | OSError) else f"unexpected {type(error).__name__}: {error}"
+        if ready is None:
+            return _fatal(log, text)
+        os.write(ready, text.encode("utf-8", "surrogateescape")[:4000])
+        os.close(ready)
+        return 1
     if ready is not None:
         os.write(ready, b"\0")
         os.close(ready)
