@@ -3,7 +3,8 @@
 ``mail_owner = root`` (Postfix refuses it) means that every service runs as root: ``make run`` in a container does so.
 
 Source: postfix(1) check and set-permissions, the modes that Debian's Postfix gives. As root the queues belong to mail_owner, and
-``maildrop`` and ``public`` to setgid_group as well; without root everything belongs to the caller.
+``maildrop`` and ``public`` to setgid_group as well; without root everything belongs to the caller. ``public`` may be searched by
+everybody, because no command is setgid here: the modes of its sockets say who may talk to whom (ADR 0004).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from estafeta.config.errors import ConfigError
 from estafeta.spool.layout import OWN_DIRECTORIES
 from estafeta.system import privilege
 
-_MODES = {"maildrop": 0o1730, "public": 0o2710, "private": 0o700, "pid": 0o755}
+_MODES = {"maildrop": 0o1730, "public": 0o2711, "private": 0o700, "pid": 0o755}
 
 
 def prepare_directories(config: Config) -> None:

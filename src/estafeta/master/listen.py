@@ -14,6 +14,8 @@ from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService
 
 BACKLOG = 4096
+# Every local user may talk to these, and they check who it is; the rest of public/ is for root and mail_owner (ADR 0004).
+FOR_EVERYBODY = frozenset(("pickup", "showq"))
 
 
 def split_endpoint(name: str) -> tuple[str, str]:
@@ -101,7 +103,7 @@ def open_unix(queue_directory: str, service: MasterService, owner: tuple[int, in
     kind = socket.SOCK_DGRAM if service.type == "unix-dgram" else socket.SOCK_STREAM
     listener = socket.socket(socket.AF_UNIX, kind)
     listener.bind(path)
-    os.chmod(path, 0o666)
+    os.chmod(path, 0o666 if service.private or service.name in FOR_EVERYBODY else 0o660)
     if owner is not None:
         os.chown(path, *owner)
     if kind == socket.SOCK_STREAM:
