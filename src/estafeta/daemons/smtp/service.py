@@ -208,15 +208,13 @@ class Smtp(Daemon):
                 return None
         opened = await self._open(delivery, peer, destination)
         if isinstance(opened, Trouble):
-            if not final and delivery.undecided and opened.relay != "none":
-                self.log.info(f"{delivery.request.envelope.queue_id}: {opened.text}", delivery.number)
-            if final:
-                # The rest is for ``_give_up``, with this trouble.
-                return opened
-            if not opened.temporary and not opened.loop and opened.relay != "none":
-                # A final refusal of the greeting (smtp_skip_5xx_greeting = no) is not softened by another server.
-                for index in delivery.undecided:
-                    report(delivery, index, opened)
+            if opened.relay != "none":
+                if not opened.temporary and not opened.loop:
+                    # A refusal for good is not softened by another server.
+                    for index in delivery.undecided:
+                        report(delivery, index, opened)
+                elif not final:
+                    self.log.info(f"{delivery.request.envelope.queue_id}: {opened.text}", delivery.number)
             return opened
         await self._transact(opened, walk, final=final)
         return None

@@ -68,7 +68,7 @@ def refused_trouble(peer: Peer, reply: SmtpReply, *, soften: bool = False) -> Tr
     """A greeting or hello that is none of 2xx; ``soften`` makes it temporary (smtp_skip_5xx_greeting)."""
     text = refused_text(peer.name, reply)
     trouble = Trouble(reply.status, text, throttle=True, relay=peer.relay, mta=peer.host, diagnostic=reply.diagnostic)
-    if soften and trouble.dsn[0] == "5":
+    if soften and reply.code // 100 == 5:
         return replace(trouble, dsn="4" + trouble.dsn[1:])
     return trouble
 
@@ -76,10 +76,12 @@ def refused_trouble(peer: Peer, reply: SmtpReply, *, soften: bool = False) -> Tr
 def reply_trouble(peer: Peer, reply: SmtpReply, phase: Phase) -> Trouble:
     """A command of a transaction was refused."""
     text = said_text(peer.name, reply, phase)
-    if reply.code // 100 not in (4, 5):
+    status = reply.status
+    if status[0] not in "45":
+        # Success where there can be none, as 250 for DATA.
+        status = "5.5.0"
         text = "Protocol error: " + text
-        return Trouble("5.5.0", text, relay=peer.relay, mta=peer.host, diagnostic=reply.diagnostic)
-    return Trouble(reply.status, text, relay=peer.relay, mta=peer.host, diagnostic=reply.diagnostic)
+    return Trouble(status, text, relay=peer.relay, mta=peer.host, diagnostic=reply.diagnostic)
 
 
 def message_trouble(peer: Peer, dsn: str, text: str) -> Trouble:
