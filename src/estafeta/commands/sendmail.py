@@ -1,8 +1,8 @@
 """sendmail(1): the command by which programs hand in mail, and the door to mailq, newaliases and queue runs.
 
 Source: sendmail(1). ``sendmail_options`` reads the command line, ``sendmail_message`` the message, ``sendmail_smtp`` is
-``-bs``; ``spool.maildrop`` makes it safe. Every failure is one line on standard error and exit status 75 (try again), as Postfix has it:
-a program that sends mail must not take any of them for a delivery failure.
+``-bs``; ``spool.maildrop`` makes it safe. Every failure is one line on standard error and exit status 75 (try again), as
+Postfix has it: a program that sends mail must not take any of them for a delivery failure.
 """
 
 from __future__ import annotations

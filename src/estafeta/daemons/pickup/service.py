@@ -13,17 +13,15 @@ import socket
 import time
 from typing import Any
 
+from estafeta.clients.cleanup import CleanupClient
 from estafeta.daemons.pickup.submission import SubmissionLink, peer_uid
-from estafeta.ipc.channel import Channel, ServiceLost
+from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
-    Chunk,
     CleanupFlag,
     CleanupStatus,
     ContentFlag,
-    Enqueue,
     EnqueueReply,
     Envelope,
-    Message,
     Notice,
     NoticeKind,
     NoticeRecipient,
@@ -44,7 +42,6 @@ from estafeta.tables.match_list import StringList
 from estafeta.tables.table import LookupFailed, OpenOptions
 
 AT_ONCE = 20  # messages on their way to cleanup
-STREAM_FROM = 262144  # octets: larger messages go in pieces
 ENVELOPE_ROOM = 16 * 1024 * 1024  # octets that the envelope of a submission may take beside its content
 
 _REFUSALS = {
@@ -60,7 +57,7 @@ class Pickup(Daemon):
 
     max_workers = 1
 
-    cleanup: Channel
+    cleanup: CleanupClient
 
     def prepare(self) -> None:
         config = self.config
@@ -85,10 +82,9 @@ class Pickup(Daemon):
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=config.bool("enable_long_queue_ids"))
         self._under_way: set[str] = set()
         self._waiting: list[str] = []
-        self._stream = 0
 
     async def start(self) -> None:
-        self.cleanup = self.context.channel("cleanup")
+        self.cleanup = CleanupClient(self.context.channel("cleanup"))
 
     def is_busy(self) -> bool:
         return self.context.clients > 0 or bool(self._under_way)
@@ -175,7 +171,7 @@ class Pickup(Daemon):
         try:
             if self.size_limit and len(submission.content) > self.size_limit:
                 self.log.warning(f"{envelope.queue_id}: queue file size limit exceeded")
-                reply: Message = EnqueueReply(CleanupStatus.TOO_BIG, envelope.queue_id)
+                reply = EnqueueReply(CleanupStatus.TOO_BIG, envelope.queue_id)
             else:
                 reply = await self._enqueue(submission, envelope)
         except ServiceLost as error:
@@ -212,29 +208,16 @@ class Pickup(Daemon):
             sender_original=submission.full_name,
         )
 
-    async def _enqueue(self, submission: maildrop.Submission, envelope: Envelope) -> Message:
-        content = submission.content
+    async def _enqueue(self, submission: maildrop.Submission, envelope: Envelope) -> EnqueueReply:
         received = to_bytes(
             f"Received: by {self.myhostname} ({self.mail_name}, from userid {submission.uid})\r\n"
             f"\tid {envelope.queue_id}; {rfc5322_date(envelope.arrived_at)}\r\n"
         )
-        local = submission.context == "local"
-        if len(content) <= STREAM_FROM:
-            return await self.cleanup.call(Enqueue(envelope, content, int(self.flags), received, header_from_local=local))
-        self._stream = stream = self._stream + 1
-        first = Enqueue(envelope, content[:STREAM_FROM], int(self.flags), received, True, stream, local)
-        self.cleanup.notify(first)
-        position = STREAM_FROM
-        while len(content) - position > STREAM_FROM:
-            self.cleanup.notify(Chunk(stream, content[position : position + STREAM_FROM]))
-            position += STREAM_FROM
-            await self.cleanup.drain()
-        return await self.cleanup.call(Chunk(stream, content[position:], last=True))
+        return await self.cleanup.enqueue(
+            envelope, submission.content, int(self.flags), received, header_from_local=submission.context == "local"
+        )
 
-    async def _finish(self, name: str, submission: maildrop.Submission, envelope: Envelope, reply: Message) -> None:
-        if not isinstance(reply, EnqueueReply):
-            self.log.warning(f"{envelope.queue_id}: cleanup gave no answer; maildrop/{name} stays for another try")
-            return
+    async def _finish(self, name: str, submission: maildrop.Submission, envelope: Envelope, reply: EnqueueReply) -> None:
         if reply.status in (CleanupStatus.OK, CleanupStatus.DISCARDED):
             self._remove(name)
             return
