@@ -75,6 +75,8 @@ SCENARIOS: dict[str, tuple[dict[str, str], dict[str, str] | None, int]] = {
     "data421-close": ({"DATA": "421 4.3.0 closing close"}, None, 1),
     "dot421-close": ({"DOT": "421 4.3.0 closing close"}, None, 1),
     "plain-rcpt421": ({"EHLO": PLAIN, "RCPT": "421 4.3.0 closing close"}, None, 2),
+    "xforward": ({"EHLO": "250-sink\r\n250 XFORWARD NAME ADDR PROTO HELO SOURCE PORT IDENT", "XFORWARD": "250 ok"}, None, 1),
+    "xforward-refused": ({"EHLO": "250-sink\r\n250 XFORWARD NAME ADDR"}, None, 1),
     "two-greet421": ({"GREETING": "421 4.7.0 busy"}, {}, 1),
     "two-greet-close": ({"GREETING": "close"}, {}, 1),
     "two-ehlo550": ({"EHLO": "550 5.1.1 no", "HELO": "550 5.1.1 no"}, {}, 1),
@@ -92,6 +94,7 @@ COMMON = {
     "smtp_mail_timeout": "1s",
     "smtp_data_done_timeout": "1s",
     "smtp_fallback_relay": "",
+    "smtp_send_xforward_command": "yes",
 }
 
 MASTER_CF = """\
@@ -144,6 +147,21 @@ def _clean(line: str) -> str:
 
 def _recipients(name: str) -> list[str]:
     return [f"r{number}@{name}.route" for number in range(SCENARIOS[name][2])]
+
+
+def _add_commands(servers: Servers, found: dict[str, list[str]]) -> None:
+    """What the servers heard, beside what was logged."""
+    for name in SCENARIOS:
+        for sinks in (servers.first, servers.second):
+            if name in sinks:
+                # Ours needs no RSET before QUIT, and says QUIT where Postfix only hangs up.
+                commands = [
+                    re.sub(r"SIZE=\d+|IDENT=\S+", "", line)
+                    for line in sinks[name].commands
+                    if line not in ("RSET", "QUIT")
+                ]
+                found.setdefault(name, []).append("heard: " + " | ".join(commands))
+                sinks[name].sessions.clear()
 
 
 async def _postfix(servers: Servers, base: Path) -> dict[str, list[str]]:
@@ -216,7 +234,9 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[str]]
             base.chmod(0o755)  # noqa: ASYNC240
             async with Servers() as servers:
                 theirs = await _postfix(servers, base)
+                _add_commands(servers, theirs)
                 ours = await _ours(servers, tmp_path_factory.mktemp("ours"))
+                _add_commands(servers, ours)
         return theirs, ours
 
     here = Path.cwd()

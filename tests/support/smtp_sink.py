@@ -101,6 +101,7 @@ class _Link(asyncio.Protocol):
         self.buffer = b""
         self.in_data = False
         self.accepted = 0
+        self.sender_ok = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: Any = transport
@@ -156,11 +157,17 @@ class _Link(asyncio.Protocol):
             key = f"RCPT:{address}"
             if key in self.sink._replies:
                 verb = key
+        if not self.sender_ok and verb[:4] in ("RCPT", "DATA"):
+            self.transport.write(b"503 5.5.1 Error: need MAIL command\r\n")
+            return
         text = self.say(verb)
+        if verb == "MAIL":
+            self.sender_ok = text.startswith("2")
         if verb.startswith("RCPT") and text.startswith("250"):
             self.accepted += 1
         if verb == "DATA" and text.startswith("354"):
             self.in_data = True
+            self.sender_ok = False
         if verb == "QUIT":
             self.transport.close()
         self.sink.changed.set()

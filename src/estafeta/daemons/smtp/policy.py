@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from estafeta.config.config import Config
+from estafeta.daemons.smtp.names import parameter_name
 from estafeta.daemons.smtp.session import Session
-from estafeta.daemons.smtp.settings import Settings, parameter_name
+from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.trouble import Peer, Trouble
 from estafeta.delivery.report import Delivery
 from estafeta.mail.text import to_text

@@ -20,12 +20,14 @@ from estafeta.daemons.smtp.trouble import (
     lost_trouble,
     message_trouble,
     refused_trouble,
+    reply_trouble,
 )
+from estafeta.daemons.smtp.xforward import xforward_commands
 from estafeta.ipc.messages import ContentFlag
 from estafeta.mail.text import to_text
 from estafeta.protocol import smtp_client as machine_events
 from estafeta.protocol.smtp_client import ClientOptions, SmtpClient, SmtpReply, State
-from estafeta.protocol.smtp_client_phase import Phase
+from estafeta.protocol.smtp_client_phase import Phase, said_text
 from estafeta.spool.content import ContentReader
 from estafeta.system.log import Log
 
@@ -66,6 +68,7 @@ class Session(asyncio.Protocol):
         self._check_hello = check_hello
         self._transaction: Transaction | None = None
         self._pieces: Iterator[bytes] | None = None
+        self._asks: list[bytes] = []
         self._paused = False
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -167,9 +170,18 @@ class Session(asyncio.Protocol):
             transaction.end()
             return
         self._transaction = transaction
-        machine.begin(transaction.envelope)
+        if settings.xforward and "xforward" in machine.features:
+            offered = machine.features.keywords["xforward"]
+            self._asks = xforward_commands(offered, transaction.delivery.request.envelope)
+        self._next_command(transaction)
         self.transport.write(machine.bytes_to_send())
         self._watch()
+
+    def _next_command(self, transaction: Transaction) -> None:
+        if self._asks:
+            self.machine.ask(Phase.XFORWARD, self._asks.pop(0))
+        else:
+            self.machine.begin(transaction.envelope)
 
     def _unfit(self, transaction: Transaction) -> Trouble | None:
         envelope = transaction.envelope
@@ -376,6 +388,19 @@ class Session(asyncio.Protocol):
         transaction.delivery.all_deferred("4.3.0", text)
         self._drop()
 
+    def _on_command(self, event: machine_events.CommandReply) -> None:
+        transaction = self._transaction
+        if transaction is None:
+            return
+        if not event.reply.positive:
+            self._log.warning(said_text(self.peer.name, event.reply, event.phase), transaction.delivery.number)
+        if not self.machine.must_close:
+            self._next_command(transaction)
+            return
+        transaction.started = True
+        transaction.fail_all(reply_trouble(self.peer, event.reply, event.phase))
+        self._drop()
+
     def _on_data_refused(self, event: machine_events.DataRefused) -> None:
         if self._transaction is not None:
             self._transaction.data_refused(event.reply)
@@ -425,7 +450,7 @@ _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
     machine_events.Greeting: Session._on_greeting,
     machine_events.HelloDone: Session._on_hello,
     machine_events.HelloRefused: Session._on_hello_refused,
-    machine_events.CommandReply: Session._nothing,
+    machine_events.CommandReply: Session._on_command,
     machine_events.SenderResult: Session._on_sender,
     machine_events.RecipientResult: Session._on_recipient,
     machine_events.DataReady: Session._on_data_ready,

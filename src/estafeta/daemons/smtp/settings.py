@@ -9,19 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from estafeta.config.config import Config
+from estafeta.daemons.smtp.names import parameter_name
 from estafeta.dns.mx import RouteOptions
 from estafeta.mail.text import to_bytes
 from estafeta.protocol.smtp_client import ClientOptions
 from estafeta.protocol.smtp_client_phase import Phase
 from estafeta.service.own_addresses import own_addresses
 
-# Where LMTP has a name of its own that is not the SMTP name with another prefix.
-_LMTP_NAMES = {
-    "smtp_helo_name": "lmtp_lhlo_name",
-    "smtp_helo_timeout": "lmtp_lhlo_timeout",
-    "smtp_discard_ehlo_keywords": "lmtp_discard_lhlo_keywords",
-    "smtp_discard_ehlo_keyword_address_maps": "lmtp_discard_lhlo_keyword_address_maps",
-}
 _Namer = Callable[[str], str]
 _TLS_MANDATORY = frozenset(("encrypt", "dane-only", "half-dane", "fingerprint", "verify", "secure"))
 
@@ -63,11 +57,6 @@ class Settings:
     def tls_is_mandatory(self, level: str) -> bool:
         """Whether mail must not go in clear at a TLS security level."""
         return self.tls_wrapper or level in _TLS_MANDATORY
-
-
-def parameter_name(name: str, lmtp: bool) -> str:
-    """The name of an ``smtp_`` parameter in the program that runs."""
-    return (_LMTP_NAMES.get(name) or "lmtp_" + name[5:]) if lmtp else name
 
 
 def read_settings(config: Config, lmtp: bool) -> Settings:

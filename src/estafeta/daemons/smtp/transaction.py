@@ -165,8 +165,8 @@ def _recipient(recipient: Recipient, dsn: bool) -> EnvelopeRecipient:
     orcpt = recipient.orcpt
     if orcpt:
         orcpt = _unxtext(orcpt)
-    elif recipient.original:
-        original = recipient.original
+    else:
+        original = recipient.original or recipient.address
         orcpt = (b"rfc822;" if original.isascii() else b"utf-8;") + quote_address(original)
     return EnvelopeRecipient(recipient.address, notify_words(recipient.notify), orcpt)
 

@@ -25,7 +25,7 @@ def test_one_message_arrives(drive: Drive) -> None:
             assert sink.commands == [
                 "EHLO me.example",
                 "MAIL FROM:<from@b.example> SIZE=41",
-                "RCPT TO:<to@d.example>",
+                "RCPT TO:<to@d.example> ORCPT=rfc822;to@d.example",
                 "DATA",
                 "QUIT",
             ]
@@ -139,7 +139,9 @@ def test_the_next_server_gets_what_the_first_refuses_for_now(drive: Drive) -> No
             nexthop = f"[127.0.0.1]:{first.port}, [127.0.0.2]:{second.port}"
             reply = await agent.deliver(nexthop, b"now@d.example", b"later@d.example", b"never@d.example")
             assert [entry[1] for entry in outcomes(reply)] == ["sent", "sent", "bounced"]
-            assert [line for line in second.commands if "RCPT" in line] == ["RCPT TO:<later@d.example>"]
+            assert [line for line in second.commands if "RCPT" in line] == [
+                "RCPT TO:<later@d.example> ORCPT=rfc822;later@d.example"
+            ]
             assert "Q1: host 127.0.0.1[127.0.0.1] said: 450 4.2.1 no (in reply to RCPT TO command)" in agent.lines
 
     drive(test)
