@@ -26,6 +26,7 @@ from estafeta.system.log import Log, Sink
 
 DRAIN_S = 60.0
 BUSY_CLIENTS = 8  # from this many clients on the master may start a second worker
+CALM_CLIENTS = 1  # and with so few the worker is readily available again
 
 
 @dataclass
@@ -171,7 +172,11 @@ class Worker:
             self._accept_off()
         elif not full and not self._accepting and not self._draining:
             self._accept_on()
-        status = b"b" if full or context.clients >= BUSY_CLIENTS else b"a"
+        status = self._status
+        if full or context.clients >= BUSY_CLIENTS:
+            status = b"b"
+        elif context.clients <= CALM_CLIENTS:
+            status = b"a"
         if status != self._status:
             self._status = status
             try:

@@ -1,0 +1,1 @@
+"""Measures Estafeta against Postfix on this machine, in alternation. See docs/performance.md."""
