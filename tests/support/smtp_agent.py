@@ -97,7 +97,8 @@ class Agent:
         self._number += 1
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self.connection.futures[self._number] = future
-        self.smtp.on_message(self.connection, self._number, request)
+        # As in a worker: from a callback of the loop, in no task.
+        asyncio.get_running_loop().call_soon(self.smtp.on_message, self.connection, self._number, request)
         return future
 
     async def deliver(self, nexthop: str, *recipients: bytes, **more: Any) -> DeliverReply:

@@ -17,6 +17,13 @@ async def connect(
     loop: asyncio.AbstractEventLoop, peer: Peer, settings: Settings, warn: Callable[[str], None]
 ) -> socket.socket:
     """A connected, non-blocking socket. Raises OSError; TimeoutError after smtp_connect_timeout."""
+    # A task of its own: the time limit needs one, and a delivery is driven without until it first waits.
+    return await loop.create_task(_connect(loop, peer, settings, warn))
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, peer: Peer, settings: Settings, warn: Callable[[str], None]
+) -> socket.socket:
     if peer.port:
         family = socket.AF_INET6 if ":" in peer.address else socket.AF_INET
         where: tuple[str, int] | str = (peer.address, peer.port)
