@@ -58,8 +58,12 @@ class SessionCache:
         """It is over."""
         demand = self._demand.get(destination)
         if demand is not None:
-            demand.open -= 1
+            demand.open = max(0, demand.open - 1)
             demand.last_at = self._clock()
+
+    def forget_demand(self) -> None:
+        """The queue manager is gone, and with it the deliveries that waited."""
+        self._demand.clear()
 
     def _forget(self) -> None:
         limit = self._clock() - _RECENT_S

@@ -68,16 +68,19 @@ class Smtp(Daemon):
             unexpected=self.unexpected,
             soft_bounce=self.settings.soft_bounce,
         )
-        self._deliveries = 0
 
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         if isinstance(message, DeliverRequest):
             self.cache.arrived(message.nexthop)
-            self._deliveries += 1
+            self.context.last_activity = time.monotonic()
         self.server.handle(connection, number, message)
 
     def is_busy(self) -> bool:
-        return super().is_busy() or self._deliveries > 0
+        # The queue manager's connection stays open; only deliveries are work.
+        return self.server.active > 0
+
+    def on_lost(self, connection: Connection) -> None:
+        self.cache.forget_demand()
 
     async def stop(self) -> None:
         deadline = self.context.loop.time() + _STOP_S
@@ -107,7 +110,7 @@ class Smtp(Daemon):
                 await self._walk(walk)
         finally:
             self.cache.finished(request.nexthop)
-            self._deliveries -= 1
+            self.context.last_activity = time.monotonic()
             self.content.release(request.place)
 
     async def _walk(self, walk: _Walk) -> None:
