@@ -182,8 +182,11 @@ class SmtpClient:
         self._reader.clear()
         self.features = Features({})
 
-    def begin(self, envelope: Envelope) -> None:
-        """Start a transaction: all of its commands at once when pipelining, else one after the other."""
+    def begin(self, envelope: Envelope, *, probe: bool = False) -> None:
+        """Start a transaction: all of its commands at once when pipelining, else one after the other.
+
+        A ``probe`` ends behind the recipients: no DATA, and RSET before the next transaction.
+        """
         if not envelope.recipients:
             raise LocalError("no recipients")
         self._go(Move.BEGIN)
@@ -196,7 +199,8 @@ class SmtpClient:
         commands.append((Phase.MAIL, 0, mail_command(envelope, features, quote=quote)))
         for index, recipient in enumerate(envelope.recipients):
             commands.append((Phase.RCPT, index, rcpt_command(recipient, features, quote=quote)))
-        commands.append((Phase.DATA, 0, b"DATA\r\n"))
+        if not probe:
+            commands.append((Phase.DATA, 0, b"DATA\r\n"))
         self._transaction = _Transaction(commands)
         self._advance(self._transaction)
 

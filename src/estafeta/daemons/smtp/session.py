@@ -181,7 +181,7 @@ class Session(asyncio.Protocol):
         if self._asks:
             self.machine.ask(Phase.XFORWARD, self._asks.pop(0))
         else:
-            self.machine.begin(transaction.envelope)
+            self.machine.begin(transaction.envelope, probe=transaction.probe)
 
     def _unfit(self, transaction: Transaction) -> Trouble | None:
         envelope = transaction.envelope
@@ -334,8 +334,13 @@ class Session(asyncio.Protocol):
         self._drop()
 
     def _on_recipient(self, event: machine_events.RecipientResult) -> None:
-        if self._transaction is not None and not event.reply.positive:
-            self._transaction.recipient_refused(event.index, event.reply)
+        transaction = self._transaction
+        if transaction is None:
+            return
+        if not event.reply.positive:
+            transaction.recipient_refused(event.index, event.reply)
+        elif transaction.probe:
+            transaction.message_done(event.reply, (event.index,))
 
     def _on_data_ready(self, event: machine_events.DataReady) -> None:
         transaction = self._transaction

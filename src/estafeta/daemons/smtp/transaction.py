@@ -34,7 +34,7 @@ class Transaction:
 
     __slots__ = (
         "_failed", "action", "content_sent", "delivery", "envelope", "final", "indexes", "kept", "log", "on_over", "over",
-        "peer", "quit_after", "stale", "started", "uses",
+        "peer", "probe", "quit_after", "stale", "started", "uses",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class Transaction:
         """The server has answered something."""
         self.content_sent = False
         self.uses = 1
+        self.probe = bool(delivery.request.envelope.flags & ContentFlag.TRACE)
+        """sendmail -bv: ask about the recipients, send nothing."""
         self.action = "relayed"
         self.peer: Peer = Peer("", "", 0)
         self.envelope: Envelope = Envelope(b"", ())

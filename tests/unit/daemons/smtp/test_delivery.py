@@ -351,3 +351,19 @@ def test_a_missing_queue_file_defers(drive: Drive) -> None:
             assert sink.contents == []
 
     drive(test)
+
+
+@pytest.mark.parametrize("hello", ["250-sink.example\r\n250 PIPELINING", "250 sink.example"])
+def test_a_probe_sends_nothing(drive: Drive, hello: str) -> None:
+    async def test(agent: Agent) -> None:
+        async with SmtpSink({"EHLO": hello, "RCPT:no@d.example": "550 5.1.1 no"}) as sink:
+            flags = int(ContentFlag.TRACE | ContentFlag.NO_DOT_LINES)
+            nexthop = f"[127.0.0.1]:{sink.port}"
+            reply = await agent.deliver(nexthop, b"yes@d.example", b"no@d.example", flags=flags)
+            assert [entry[1:3] for entry in outcomes(reply)] == [("sent", "2.1.5"), ("bounced", "5.1.1")]
+            assert outcomes(await agent.deliver(nexthop))[0][1] == "sent"
+            assert len(sink.contents) == 1
+            assert "RSET" in sink.commands
+            assert sink.commands.count("DATA") == 1
+
+    drive(test, smtp_connection_cache_destinations="127.0.0.1")
