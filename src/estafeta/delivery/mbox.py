@@ -46,7 +46,7 @@ class MboxJob:
     owner: int | None
     lock: LockPolicy
     special_files: bool = False  # /dev/null and pipes are allowed (aliases, .forward)
-    overrun_dsn: str = "5.2.2"
+    kind: str = "mailbox"  # or file: how failures call it
 
 
 def from_line(sender: bytes, when: float) -> bytes:
@@ -99,28 +99,39 @@ async def append(job: MboxJob, body: Iterable[bytes], uid: int, gid: int) -> Non
         except Busy:
             continue
         except OSError as error:
-            raise MboxError(_status(error, job), f"cannot update mailbox {job.path}: {error.strerror}") from None
+            raise _failure(error, job) from None
     else:
-        raise MboxError("4.2.0", f"cannot update mailbox {job.path}: unable to lock for exclusive access")
+        text = f"unable to lock for exclusive access: {os.strerror(errno.EAGAIN)}"
+        raise MboxError("4.2.0", f"delivery failed to {job.kind} {job.path}: {text}")
     try:
         if opened.regular:
             await loop.run_in_executor(None, os.fsync, opened.fd)
     except BaseException as error:
         _cut_back(opened)
         if isinstance(error, OSError):
-            raise MboxError(_status(error, job), f"cannot update mailbox {job.path}: {error.strerror}") from None
+            raise _failure(error, job) from None
         raise
     finally:
         with act_as(uid, gid):
             _end(opened)
 
 
-def _status(error: OSError, job: MboxJob) -> str:
-    if error.errno == errno.EDQUOT:
-        return job.overrun_dsn
+def _failure(error: OSError, job: MboxJob) -> MboxError:
+    dsn = "4.2.0"
+    if error.errno in (errno.EDQUOT, errno.EFBIG):
+        dsn = "5.2.2"
+    elif error.errno == errno.ENOSPC:
+        dsn = "4.3.0"
+    if str(error.filename or "").endswith(".lock"):
+        what = f"unable to create lock file {error.filename}"
+    elif error.filename:
+        what = "cannot open file"
+    else:
+        what = "cannot append message"
+    text = os.strerror(error.errno or 0)
     if error.errno == errno.EFBIG:
-        return "5.2.2"
-    return "4.3.0" if error.errno == errno.ENOSPC else "4.2.0"
+        return MboxError(dsn, f"cannot update mailbox {job.path} for user: {text}")
+    return MboxError(dsn, f"delivery failed to {job.kind} {job.path}: {what}: {text}")
 
 
 def _begin(job: MboxJob, body: Iterable[bytes]) -> _Open:

@@ -77,15 +77,31 @@ class Delivery:
         self.reply.site_dead = reason
         self.reply.site_dsn = dsn
 
+    def record(self, index: int, outcome: Outcome, dsn: str, text: str, action: str = "") -> None:
+        """A result whose log lines were written with ``log_result`` (local(8): one recipient may expand to many)."""
+        if outcome is Outcome.BOUNCED and self._soft_bounce:
+            outcome, dsn = Outcome.DEFERRED, "4" + dsn[1:]
+        if index in self._undecided:
+            self._undecided.discard(index)
+            self.reply.results.append(RecipientResult(index, outcome, dsn, text, "", "", action))
+
+    def log_result(self, recipient: Recipient, outcome: Outcome, dsn: str, text: str, relay: str) -> None:
+        """Log what became of ``recipient``, which need not be one of the request."""
+        if outcome is Outcome.BOUNCED and self._soft_bounce:
+            outcome, dsn = Outcome.DEFERRED, "4" + dsn[1:]
+        self._line(recipient, outcome, dsn, text, relay, 1)
+
     def _result(self, index: int, outcome: Outcome, dsn: str, text: str, relay: str, mta: str, diagnostic: str,
                 action: str, uses: int) -> None:  # fmt: skip
         if index not in self._undecided:
             return
         self._undecided.discard(index)
         self.reply.results.append(RecipientResult(index, outcome, dsn, text, mta, diagnostic, action))
+        self._line(self.recipient(index), outcome, dsn, text, relay, uses)
+
+    def _line(self, recipient: Recipient, outcome: Outcome, dsn: str, text: str, relay: str, uses: int) -> None:
         request = self.request
         envelope = request.envelope
-        recipient = envelope.recipients[index]
         now = self._clock()
         connected = self.connected_at or self.started_at
         delays = (
