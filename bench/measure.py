@@ -38,9 +38,9 @@ def load(mta: Mta, recipient: str, *, messages: int, size: int, kept: bool, sess
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(sources)]
     position = sent = 0
     for source in running:
-        if source.wait():
+        if source.wait(300):
             raise SystemExit(f"smtp-source failed against {mta.name}")
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 60 + messages / 50
     while sent < each * sources:
         found, position = count_sent(mta, position)
         sent += found

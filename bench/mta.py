@@ -35,7 +35,7 @@ disable_dns_lookups = yes
 transport_maps = inline:{{ {{ discard.bench = discard: }}, {{ sink.bench = smtp:[127.0.0.1]:{sink_port} }} }}
 relay_domains = discard.bench, sink.bench
 virtual_mailbox_domains = box.bench
-virtual_mailbox_maps = regexp:{top}/etc/mailboxes
+virtual_mailbox_maps = inline:{{ {{ x@box.bench = x/ }} }}
 virtual_mailbox_base = {top}/mail
 virtual_minimum_uid = 1
 virtual_uid_maps = static:65534
@@ -91,12 +91,11 @@ class Mta:
                   "process_limit": process_limit}  # fmt: skip
         (self.etc / "main.cf").write_text(MAIN_CF.format(**values))
         (self.etc / "master.cf").write_text(MASTER_CF.format(port=port))
-        (self.etc / "mailboxes").write_text("/^([^@]+)@box\\.bench$/ ${1}/\n")
 
     def _postfix(self, verb: str) -> None:
         program = ["/usr/sbin/postfix"] if self.name == "postfix" else [sys.executable, "-m", "estafeta.commands.postfix"]
         environment = {**os.environ, "MAIL_CONFIG": str(self.etc)}
-        result = subprocess.run([*program, "-c", str(self.etc), verb], env=environment, capture_output=True, text=True, check=False)
+        result = subprocess.run([*program, "-c", str(self.etc), verb], env=environment, capture_output=True, text=True, check=False, timeout=60)
         if result.returncode:
             raise SystemExit(f"{self.name} {verb}: {result.stderr}")
 

@@ -5,18 +5,20 @@ One channel to a service carries every request of a process; replies come in any
 fails with ServiceLost; the next request connects again. A request that could not be written because the service is not
 there yet waits for the master to start it (connecting to its socket is what makes the master do so).
 
+A service that is about to be replaced says Retire: what is under way ends on the old connection, everything new goes to a new
+one, and nothing is lost between the two.
+
 Invariants: a callback is called exactly once, with a reply or with ServiceLost; never from inside ``request``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from estafeta.ipc.frames import FrameError, FrameReader, encode_frame
-from estafeta.ipc.messages import Message, Refused
+from estafeta.ipc.messages import Message, Refused, Retire
 
 CONNECT_ATTEMPTS = 10
 CONNECT_DELAY_S = 0.05
@@ -30,38 +32,80 @@ Reply = Message | ServiceLost
 Callback = Callable[[Reply], None]
 
 
-class _ClientLink(asyncio.Protocol):
+class Link(asyncio.Protocol):
+    """One connection of a channel, with the requests that are under way on it."""
+
     def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.reader = FrameReader()
-        self.transport: asyncio.Transport | None = None
+        self._channel = channel
+        self._reader = FrameReader()
+        self.transport: Any = None
+        self.pending: dict[int, Callback] = {}
+        self.streams = 0  # open streams: their pieces must all go this way
+        self.retired = False
+        self.congested = False
+        self._drain_waiters: list[asyncio.Future[None]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-        transport.set_write_buffer_limits(high=1 << 20)  # type: ignore[attr-defined]
+        self.transport = transport
+        self.transport.set_write_buffer_limits(high=1 << 20)
 
     def data_received(self, data: bytes) -> None:
-        channel = self.channel
+        channel = self._channel
         try:
-            for number, message in self.reader.feed(data):
-                callback = channel.pending.pop(number, None)
+            for number, message in self._reader.feed(data):
+                callback = self.pending.pop(number, None)
                 if callback is not None:
                     callback(ServiceLost(message.reason) if isinstance(message, Refused) else message)
-                elif number == 0 and channel.on_message is not None:
+                elif isinstance(message, Retire):
+                    self.retired = True
+                    channel.leave(self)
+                elif channel.on_message is not None:
                     channel.on_message(message)
         except FrameError as error:
             channel.warn(f"{channel.path}: {error}")
-            if self.transport is not None:
-                self.transport.abort()
+            self.transport.abort()
+        if self.retired:
+            self.close_if_done()
+
+    def close_if_done(self) -> None:
+        """A retired link goes when nothing is under way on it."""
+        if self.retired and not self.pending and not self.streams:
+            self.transport.close()
+
+    def request(self, number: int, frame: bytes, callback: Callback) -> None:
+        """Send a request on this very connection."""
+        self.pending[number] = callback
+        self.transport.write(frame)
+
+    def notify(self, message: Message) -> None:
+        """Send without waiting for an answer, on this very connection."""
+        if not self.transport.is_closing():
+            self.transport.write(encode_frame(0, message))
+
+    async def drain(self) -> None:
+        """Wait while the peer reads slower than we write."""
+        if self.congested:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drain_waiters.append(waiter)
+            await waiter
 
     def pause_writing(self) -> None:
-        self.channel.congested = True
+        self.congested = True
 
     def resume_writing(self) -> None:
-        self.channel.drained()
+        self.congested = False
+        waiters, self._drain_waiters = self._drain_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.channel.lost(self)
+        self._channel.leave(self)
+        pending, self.pending = self.pending, {}
+        error = ServiceLost(f"{self._channel.path}: connection lost")
+        for callback in pending.values():
+            callback(error)
+        self.resume_writing()
 
 
 class Channel:
@@ -77,30 +121,40 @@ class Channel:
     ) -> None:
         self.path = path
         self.warn = warn
-        self.pending: dict[int, Callback] = {}
-        self.congested = False
         self.on_message = on_message
         self._on_connect = on_connect
         self._number = 0
-        self._link: _ClientLink | None = None
-        self._waiting: list[bytes] = []
+        self._link: Link | None = None
+        self._waiting: list[tuple[int, bytes, Callback | None]] = []
         self._connecting: asyncio.Task[None] | None = None
-        self._drain_waiters: list[asyncio.Future[None]] = []
-        self._socket: socket.socket | None = None
+        self._connect_waiters: list[asyncio.Future[Link]] = []
         self._closed = False
 
     def request(self, message: Message, callback: Callback) -> None:
         """Send ``message``; ``callback`` gets the reply or a ServiceLost."""
-        number = self._number = (self._number % 0x7FFFFFFF) + 1
-        self.pending[number] = callback
-        self._send(encode_frame(number, message))
+        number = self._next_number()
+        frame = encode_frame(number, message)
+        link = self._link
+        if link is not None:
+            link.pending[number] = callback
+            link.transport.write(frame)
+        else:
+            self._wait(number, frame, callback)
+
+    def _next_number(self) -> int:
+        self._number = (self._number % 0x7FFFFFFF) + 1
+        return self._number
 
     def notify(self, message: Message) -> None:
         """Send ``message`` without waiting for an answer."""
-        self._send(encode_frame(0, message))
+        link = self._link
+        if link is not None:
+            link.transport.write(encode_frame(0, message))
+        else:
+            self._wait(0, encode_frame(0, message), None)
 
-    async def call(self, message: Message) -> Message:
-        """Send ``message`` and wait for the reply; raises ServiceLost."""
+    async def call(self, message: Message, link: Link | None = None) -> Message:
+        """Send ``message`` (on ``link`` if that is given) and wait for the reply; raises ServiceLost."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
         def done(reply: Reply) -> None:
@@ -111,31 +165,34 @@ class Channel:
             else:
                 future.set_result(reply)
 
-        self.request(message, done)
+        if link is None:
+            self.request(message, done)
+        elif link.transport.is_closing():
+            raise ServiceLost(f"{self.path}: connection lost")
+        else:
+            number = self._next_number()
+            link.request(number, encode_frame(number, message), done)
         return await future
 
-    async def drain(self) -> None:
-        """Wait while the peer reads slower than we write."""
-        if self.congested:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._drain_waiters.append(waiter)
-            await waiter
-
-    def drained(self) -> None:
-        self.congested = False
-        waiters, self._drain_waiters = self._drain_waiters, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _send(self, frame: bytes) -> None:
+    async def stream(self) -> Link:
+        """A connection for a request in several pieces. ``end_stream`` gives it back. Raises ServiceLost."""
         link = self._link
-        if link is not None and link.transport is not None:
-            link.transport.write(frame)
-            return
-        self._waiting.append(frame)
-        if self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+        if link is None:
+            waiter: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
+            self._connect_waiters.append(waiter)
+            self.connect_soon()
+            link = await waiter
+        link.streams += 1
+        return link
+
+    def end_stream(self, link: Link) -> None:
+        """The last piece has been sent (a reply may still come)."""
+        link.streams -= 1
+        link.close_if_done()
+
+    def _wait(self, number: int, frame: bytes, callback: Callback | None) -> None:
+        self._waiting.append((number, frame, callback))
+        self.connect_soon()
 
     def connect_soon(self) -> None:
         """Connect now rather than with the first request."""
@@ -147,39 +204,49 @@ class Channel:
         reason: Exception | None = None
         for attempt in range(CONNECT_ATTEMPTS):
             try:
-                _, link = await loop.create_unix_connection(lambda: _ClientLink(self), self.path)
+                _, link = await loop.create_unix_connection(lambda: Link(self), self.path)
                 break
             except OSError as error:
                 reason = error
                 await asyncio.sleep(CONNECT_DELAY_S * (attempt + 1))
         else:
             self._connecting = None
-            self.warn(f"connect to {self.path}: {reason}")
-            self._waiting.clear()
-            self._fail(f"connect to {self.path}: {reason}")
+            self._give_up(ServiceLost(f"connect to {self.path}: {reason}"))
             return
         self._connecting = None
-        self._link = link
-        transport = link.transport
-        if transport is None or self._closed:
+        if self._closed or link.transport.is_closing():
+            link.transport.close()
+            self._give_up(ServiceLost(f"{self.path}: connection lost"))
             return
+        self._link = link
         first = self._on_connect() if self._on_connect is not None else None
         if first is not None:
-            transport.write(encode_frame(0, first))
+            link.notify(first)
         waiting, self._waiting = self._waiting, []
-        transport.writelines(waiting)
+        for number, frame, callback in waiting:
+            if callback is not None:
+                link.pending[number] = callback
+            link.transport.write(frame)
+        waiters, self._connect_waiters = self._connect_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(link)
 
-    def _fail(self, reason: str) -> None:
-        pending, self.pending = self.pending, {}
-        error = ServiceLost(reason)
-        for callback in pending.values():
-            callback(error)
-        self.drained()
+    def _give_up(self, error: ServiceLost) -> None:
+        self.warn(str(error))
+        waiting, self._waiting = self._waiting, []
+        waiters, self._connect_waiters = self._connect_waiters, []
+        for _, _, callback in waiting:
+            if callback is not None:
+                callback(error)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(error)
 
-    def lost(self, link: _ClientLink) -> None:
+    def leave(self, link: Link) -> None:
+        """Use ``link`` for nothing new."""
         if self._link is link:
             self._link = None
-            self._fail(f"{self.path}: connection lost")
 
     def close(self) -> None:
         """End the connection; requests under way fail."""
@@ -187,7 +254,7 @@ class Channel:
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        if self._link is not None and self._link.transport is not None:
+        if self._link is not None:
             self._link.transport.close()
 
 
@@ -224,6 +291,10 @@ class Connection(asyncio.Protocol):
         """Answer request ``number``; nothing happens if the peer has gone."""
         if self.open:
             self.transport.write(encode_frame(number, message))
+
+    def retire(self) -> None:
+        """Ask the peer to finish what is under way and to go elsewhere."""
+        self.reply(0, Retire())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.open = False

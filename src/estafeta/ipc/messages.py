@@ -282,6 +282,10 @@ class NoticeReply(msgspec.Struct, array_like=True, tag=41):
 # --- general -----------------------------------------------------------------------------------------------------------
 
 
+class Retire(msgspec.Struct, array_like=True, tag=98):
+    """The service will end once this connection has: use a new one for everything that is not under way."""
+
+
 class Refused(msgspec.Struct, array_like=True, tag=99):
     """The service met something it did not expect; always temporary."""
 
@@ -290,5 +294,5 @@ class Refused(msgspec.Struct, array_like=True, tag=99):
 
 Message = (
     Enqueue | Chunk | EnqueueReply | Hello | Arrived | QueueCommand | QueueCommandReply | Resolve | Route | Rewrite
-    | Rewritten | DeliverRequest | DeliverReply | Notice | NoticeReply | Refused
+    | Rewritten | DeliverRequest | DeliverReply | Notice | NoticeReply | Retire | Refused
 )  # fmt: skip

@@ -29,6 +29,7 @@ class Daemon:
         self.context = context
         self.config = context.config
         self.log = context.log
+        self._connections: set[Connection] = set()
 
     def prepare(self) -> None:
         """Open what will be needed in the jail; raises ConfigError or OSError, which stop the worker with a message."""
@@ -43,9 +44,11 @@ class Daemon:
 
         def lost(connection: Connection) -> None:
             context.client_closed()
+            self._connections.discard(connection)
             self.on_lost(connection)
 
         connection = Connection(self._guard, warn=self.log.warning, on_lost=lost)
+        self._connections.add(connection)
         context.loop.create_task(self._adopt(link, connection))
 
     async def _adopt(self, link: socket.socket, connection: Connection) -> None:
@@ -104,6 +107,11 @@ class Daemon:
     def reload(self) -> bool:
         """Take a new configuration in place and return True, or return False to be replaced by a new worker."""
         return False
+
+    def retire(self) -> None:
+        """The worker will be replaced: peers are asked to finish what is under way and to connect anew."""
+        for connection in list(self._connections):
+            connection.retire()
 
     def is_busy(self) -> bool:
         """True while there is work that a graceful end waits for."""

@@ -146,11 +146,12 @@ class Worker:
         if not self._draining:
             self._draining = True
             self._accept_off()
+            self.daemon.retire()
             self.context.loop.create_task(self._drain())
 
     async def _drain(self) -> None:
         deadline = time.monotonic() + DRAIN_S
-        while self.daemon.is_busy() and time.monotonic() < deadline:
+        while (self.daemon.is_busy() or self.context.clients) and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         self._finish()
 

@@ -89,7 +89,7 @@ async def content(session: Session, event: Content | ChunkContent) -> None:
             transaction.bare_newline = True
     else:
         last = event.end and event.last
-    if not transaction.too_big and data:
+    if not transaction.too_big and not transaction.broken and data:
         transaction.parts.append(data)
         if not last and transaction.size > STREAM_FROM:
             await _stream(session, transaction)
@@ -108,18 +108,28 @@ async def _stream(session: Session, transaction: Transaction) -> None:
     data = b"".join(transaction.parts)
     transaction.parts.clear()
     if not transaction.stream:
+        try:
+            link = await channel.stream()
+        except ServiceLost as error:
+            session.warning(f"{transaction.queue_id}: {error}")
+            transaction.broken = True
+            return
+        transaction.link = link
         transaction.stream = session.service.next_stream()
-        channel.notify(_request(session, transaction, data, stream=transaction.stream))
+        link.notify(_request(session, transaction, data, stream=transaction.stream))
     else:
-        channel.notify(Chunk(transaction.stream, data))
-    await channel.drain()
+        assert transaction.link is not None
+        transaction.link.notify(Chunk(transaction.stream, data))
+    await transaction.link.drain()
 
 
 def abort(session: Session, transaction: Transaction) -> None:
     """Tell cleanup to throw a streamed message away."""
     stream, transaction.stream = transaction.stream, 0
-    if stream:
-        session.service.cleanup.notify(Chunk(stream, b"", abort=True))
+    link, transaction.link = transaction.link, None
+    if stream and link is not None:
+        link.notify(Chunk(stream, b"", abort=True))
+        session.service.cleanup.end_stream(link)
 
 
 def _request(session: Session, transaction: Transaction, data: bytes, stream: int = 0) -> Enqueue:
@@ -192,14 +202,20 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
             session.reply(verdict.reply)
             return
     data = b"".join(transaction.parts) if len(transaction.parts) != 1 else transaction.parts[0]
-    message: Message
-    if transaction.stream:
-        message = Chunk(transaction.stream, data, last=True)
-        transaction.stream = 0
-    else:
-        message = _request(session, transaction, data)
+    reply: Message
     try:
-        reply = await service.cleanup.call(message)
+        if transaction.broken:
+            raise ServiceLost("cleanup service is not there")
+        if transaction.stream and transaction.link is not None:
+            link, transaction.link = transaction.link, None
+            last = Chunk(transaction.stream, data, last=True)
+            transaction.stream = 0
+            try:
+                reply = await service.cleanup.call(last, link)
+            finally:
+                service.cleanup.end_stream(link)
+        else:
+            reply = await service.cleanup.call(_request(session, transaction, data))
     except ServiceLost as error:
         service.log.warning(f"{transaction.queue_id}: {error}", session.number)
         reply = EnqueueReply(CleanupStatus.WRITE_ERROR, transaction.queue_id)

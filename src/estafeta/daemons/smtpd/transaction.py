@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from estafeta.ipc.channel import Link
 from estafeta.ipc.messages import Recipient
 
 
@@ -23,7 +24,9 @@ class Transaction:
     parts: list[bytes] = field(default_factory=list)
     size: int = 0  # content octets so far
     too_big: bool = False
-    stream: int = 0  # non-zero: content goes to cleanup in pieces
+    stream: int = 0  # non-zero: content goes to cleanup in pieces, all of them on ``link``
+    link: Link | None = None
+    broken: bool = False  # cleanup was lost on the way: the rest is read and thrown away
     bare_newline: bool = False
     rejected_recipients: int = 0
     flags: int = 0
