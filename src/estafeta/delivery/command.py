@@ -77,7 +77,7 @@ async def run_command(command: Command, message: Iterable[bytes]) -> CommandEnd:
         os.lseek(stdin, 0, os.SEEK_SET)
         os.set_blocking(writer, True)
         as_root = os.geteuid() == 0 and command.uid is not None
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: ASYNC220 - only the start blocks, for a millisecond
             argv, stdin=stdin, stdout=writer, stderr=writer, env=dict(command.environment), cwd=command.directory,
             user=command.uid if as_root else None, group=command.gid if as_root else None,
             extra_groups=[] if as_root else None, start_new_session=True, umask=0o077,
@@ -127,7 +127,7 @@ async def _watch(loop: asyncio.AbstractEventLoop, pid: int, reader: int, limit_s
         loop.remove_reader(handle)
         if timed_out or not ended.done():
             _kill(pid)
-        _, status = os.waitpid(pid, 0)
+        _, status = os.waitpid(pid, 0)  # noqa: ASYNC222 - it has ended or was killed
         os.close(handle)
         loop.remove_reader(reader)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import time
 from dataclasses import dataclass
 
@@ -43,7 +44,8 @@ def lock_file(fd: int, methods: tuple[str, ...]) -> None:
         if "flock" in methods:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if "fcntl" in methods:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A lock of the open file, not of the process: it holds against our own other deliveries, too.
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
     except (BlockingIOError, PermissionError):
         raise Busy from None
 

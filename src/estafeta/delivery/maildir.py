@@ -202,7 +202,21 @@ class MaildirWriter:
 def make_maildir(directory: str) -> None:
     """Create a maildir and what is missing above it; raises OSError."""
     for part in ("cur", "new", "tmp"):
-        os.makedirs(directory + part, DIRECTORY_MODE, exist_ok=True)
+        _make_directories(directory + part)
+
+
+def _make_directories(path: str) -> None:
+    # os.makedirs would make the directories above world-readable.
+    try:
+        os.mkdir(path, DIRECTORY_MODE)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        parent = os.path.dirname(path.rstrip("/"))
+        if parent in ("", path):
+            raise
+        _make_directories(parent)
+        _make_directories(path)
 
 
 def write_buffers(fd: int, buffers: list[bytes]) -> None:

@@ -3,7 +3,7 @@
 Source: local(8) MAILBOX DELIVERY and EXTERNAL FILE DELIVERY, virtual(8) UNIX MAILBOX FORMAT, mbox(5).
 Invariants: success is reported after fsync; after any failure the file is as long as before; never followed: a symbolic link
 that is the mailbox itself, a hard link with another name, a file of somebody else (strict_mailbox_ownership). Nothing here
-waits except for the disk: ``append`` raises Busy when the lock is taken.
+blocks the loop except for short writes; taken locks are tried again after deliver_lock_delay.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from estafeta.delivery.maildir import write_buffers
 from estafeta.mail.address import quote_address
 from estafeta.system.thread_identity import act_as
 
-__all__ = ["Busy", "MboxError", "MboxJob", "append", "from_line", "quote_from"]
+__all__ = ["Busy", "MboxError", "MboxJob", "MboxWriter", "from_line", "quote_from"]
 
 _FROM = re.compile(rb"^From ", re.MULTILINE)
 
@@ -85,8 +85,26 @@ class _Open:
     dot_lock: str
 
 
-async def append(job: MboxJob, body: Iterable[bytes], uid: int, gid: int) -> None:
-    """Append one message as ``uid``/``gid``; raises MboxError. Waits for locks and the disk without holding up others."""
+class MboxWriter:
+    """Appends; deliveries of this process to the same file wait for one another here, in order, not at the file's lock."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, tuple[asyncio.Lock, list[None]]] = {}
+
+    async def append(self, job: MboxJob, body: Iterable[bytes], uid: int, gid: int) -> None:
+        """Append one message as ``uid``/``gid``; raises MboxError. Waits for locks and the disk without holding up others."""
+        lock, users = self._under_way.setdefault(job.path, (asyncio.Lock(), []))
+        users.append(None)
+        try:
+            async with lock:
+                await _append(job, body, uid, gid)
+        finally:
+            users.pop()
+            if not users:
+                del self._under_way[job.path]
+
+
+async def _append(job: MboxJob, body: Iterable[bytes], uid: int, gid: int) -> None:
     loop = asyncio.get_running_loop()
     policy = job.lock
     for attempt in range(policy.attempts):
@@ -167,8 +185,8 @@ def _needs_dot_lock(job: MboxJob) -> bool:
     if "dotlock" not in job.lock.methods:
         return False
     try:
-        return stat.S_ISREG(os.stat(job.path).st_mode)
-    except FileNotFoundError:
+        return not job.special_files or stat.S_ISREG(os.stat(job.path).st_mode)
+    except OSError:
         return True
 
 

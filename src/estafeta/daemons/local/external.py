@@ -16,7 +16,7 @@ from estafeta.daemons.local.settings import Settings
 from estafeta.delivery.command import Command, command_argv, judge, run_command
 from estafeta.delivery.mailbox import original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
-from estafeta.delivery.mbox import MboxError, MboxJob, append, from_line
+from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
 from estafeta.mail.text import to_text
 from estafeta.system.privilege import User, find_user
 
@@ -43,6 +43,7 @@ class External:
     def __init__(self, settings: Settings, maildirs: MaildirWriter, warn: Callable[[str], None]) -> None:
         self.settings = settings
         self.maildirs = maildirs
+        self._mboxes = MboxWriter()
         self._warn = warn
 
     def head(self, attempt: Attempt, state: State, kind: str) -> bytes:
@@ -103,7 +104,6 @@ class External:
 
     async def file(self, attempt: Attempt, state: State, path: str, rights: User) -> None:
         """Append to ``path``, or deliver into it when it is a maildir, as ``rights``."""
-        settings = self.settings
         if path.endswith("/"):
             await self.maildir(attempt, state, path, rights)
             return
@@ -117,7 +117,7 @@ class External:
         head = from_line(envelope.sender, time.time()) + self.head(attempt, state, "file")
         job = MboxJob(path, head, settings.mailbox_limit, owner, settings.lock, special_files=kind == "file", kind=kind)
         try:
-            await append(job, attempt.source.chunks(), rights.uid, group)
+            await self._mboxes.append(job, attempt.source.chunks(), rights.uid, group)
         except MboxError as error:
             attempt.failed(state, error.dsn, error.text)
         else:

@@ -262,7 +262,11 @@ class Expander:
         recipients = attempt.forwards.setdefault(state.sender, [])
         if not any(known.address == there.whole for known in recipients):
             mine = attempt.recipient
-            recipients.append(Recipient(there.whole, mine.original or mine.address, mine.notify, mine.orcpt))
+            if state.has_owner:
+                # A mailing list: from here on the owner answers for the mail (RFC 3461 section 5.2.7.3).
+                recipients.append(Recipient(there.whole))
+            else:
+                recipients.append(Recipient(there.whole, mine.original or mine.address, mine.notify, mine.orcpt))
 
     async def _standard(self, address: bytes) -> bytes:
         """The address in standard form; raises ServiceLost."""

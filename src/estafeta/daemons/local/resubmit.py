@@ -5,7 +5,10 @@ Source: local(8) MAIL FORWARDING; postconf(5) mailbox_transport, fallback_transp
 
 from __future__ import annotations
 
-from estafeta.daemons.local.attempt import Address, Attempt, State
+import asyncio
+import time
+
+from estafeta.daemons.local.attempt import Attempt, State
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
     Chunk,
@@ -53,7 +56,7 @@ class Resubmit:
     async def _submit(self, attempt: Attempt, sender: bytes, recipients: list[Recipient]) -> Message:
         old = attempt.delivery.request.envelope
         envelope = Envelope(
-            "", self._now(), sender, recipients, flags=old.flags & _KEPT_FLAGS, envid=old.envid, ret=old.ret,
+            "", time.time(), sender, recipients, flags=old.flags & _KEPT_FLAGS, envid=old.envid, ret=old.ret,
             client_name=old.client_name, client_address=old.client_address, client_port=old.client_port,
             helo_name=old.helo_name, protocol=old.protocol, sasl_method=old.sasl_method,
             sasl_username=old.sasl_username, sasl_sender=old.sasl_sender, rewrite_context=old.rewrite_context,
@@ -69,24 +72,18 @@ class Resubmit:
             return await channel.call(Enqueue(envelope, on_top + first, flags))
         self._stream += 1
         stream = self._stream
-        pending = channel.call(Enqueue(envelope, on_top + first, flags, more=True, stream=stream))
-        waiting = self._context.loop.create_task(pending)
-        await self._yield()
-        for start in range(_CHUNK, place.content_length, _CHUNK):
-            data = reader.read(place, start, _CHUNK)
-            channel.notify(Chunk(stream, data, last=start + _CHUNK >= place.content_length))
-            await channel.drain()
+        link = await channel.stream()
+        try:
+            head = Enqueue(envelope, on_top + first, flags, more=True, stream=stream)
+            waiting = self._context.loop.create_task(channel.call(head, link))
+            await asyncio.sleep(0)  # the task sends the head before the pieces
+            for start in range(_CHUNK, place.content_length, _CHUNK):
+                data = reader.read(place, start, _CHUNK)
+                link.notify(Chunk(stream, data, last=start + _CHUNK >= place.content_length))
+                await link.drain()
+        finally:
+            channel.end_stream(link)
         return await waiting
-
-    async def _yield(self) -> None:
-        future = self._context.loop.create_future()
-        self._context.loop.call_soon(future.set_result, None)
-        await future
-
-    def _now(self) -> float:
-        import time
-
-        return time.time()
 
     async def hand_over(self, attempt: Attempt, state: State, transport: str) -> None:
         """Let the delivery agent of ``transport`` (``name`` or ``name:nexthop``) deliver to this address."""
@@ -115,5 +112,3 @@ def _copy(envelope: Envelope, recipients: list[Recipient]) -> Envelope:
     values["recipients"] = recipients
     return Envelope(**values)
 
-
-__all__ = ["Address", "Resubmit"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from estafeta.daemons.local.attempt import RELAY, Attempt, State
 from estafeta.daemons.local.external import External
 from estafeta.daemons.local.mailbox import Mailbox
@@ -35,7 +37,7 @@ class Local(Daemon):
         settings = self.settings
         loop = context.loop
         self.reader = ContentReader(context.queue_directory)
-        self.maildirs = MaildirWriter(settings.myhostname, loop.call_soon, loop.call_soon_threadsafe)
+        self.maildirs = MaildirWriter(os.uname().nodename, loop.call_soon, loop.call_soon_threadsafe)
         external = External(settings, self.maildirs, self.log.warning)
         self.resubmit = Resubmit(context, "forward" in settings.prepend, settings.myhostname)
         mailbox = Mailbox(settings, external, self.resubmit)

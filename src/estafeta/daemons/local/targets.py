@@ -43,9 +43,9 @@ def parse_targets(text: str) -> list[Target]:
         item = item.strip()
         if not item:
             continue
-        if item[0] not in "\"|/:\\" and ("<" in item or "(" in item):
-            found += [Target(Kind.ADDRESS, to_text(address)) for address in addresses_in(to_bytes(item))]
-        elif item[0] == '"' and "<" in item and not item.startswith(('"|', '"/', '":')):
+        plain = item[0] not in '"|/:\\'
+        quoted_name = item[0] == '"' and not item.startswith(('"|', '"/', '":'))
+        if (plain and ("<" in item or "(" in item)) or (quoted_name and "<" in item):
             found += [Target(Kind.ADDRESS, to_text(address)) for address in addresses_in(to_bytes(item))]
         else:
             found += [_target(word) for word in _WORD.findall(item)]

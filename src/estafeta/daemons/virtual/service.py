@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import time
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ from estafeta.daemons.virtual.settings import Settings, read_settings
 from estafeta.delivery.locking import LockPolicy, parse_methods
 from estafeta.delivery.mailbox import Source, delivered_to, original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
-from estafeta.delivery.mbox import MboxError, MboxJob, append, from_line
+from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
 from estafeta.delivery.report import Delivery
 from estafeta.delivery.server import DeliveryServer
 from estafeta.ipc.channel import Connection
@@ -68,7 +69,8 @@ class Virtual(Daemon):
     async def start(self) -> None:
         loop = self.context.loop
         self.reader = ContentReader(self.context.queue_directory)
-        self.maildirs = MaildirWriter(self.settings.myhostname, loop.call_soon, loop.call_soon_threadsafe)
+        self.maildirs = MaildirWriter(os.uname().nodename, loop.call_soon, loop.call_soon_threadsafe)
+        self.mboxes = MboxWriter()
         self.server = DeliveryServer(
             self.deliver,
             log=self.log,
@@ -134,8 +136,8 @@ class Virtual(Daemon):
         path = await self._look_up(settings.mailbox_maps, address)
         if path is None:
             return None
-        uid = await self._owner(settings.uid_maps, address, "virtual_uid_maps", "user", settings.minimum_uid)
-        gid = await self._owner(settings.gid_maps, address, "virtual_gid_maps", "group", 1)
+        uid = await self._owner(settings.uid_maps, address, "virtual_uid_maps", "uid", settings.minimum_uid)
+        gid = await self._owner(settings.gid_maps, address, "virtual_gid_maps", "gid", 1)
         base = settings.base
         return _Mailbox(f"{base}/{path}" if base else path, uid, gid)
 
@@ -155,7 +157,7 @@ class Virtual(Daemon):
             self.log.warning(f"recipient {address}: not found in {parameter}")
             raise _Misconfigured
         if not (value.isascii() and value.isdigit()) or not minimum <= int(value) < 2**32 - 1:
-            self.log.warning(f"recipient {address}: bad {kind} ID {value} in {parameter}")
+            self.log.warning(f"recipient {address}: bad {kind} {value} in {parameter}")
             raise _Misconfigured
         return int(value)
 
@@ -178,7 +180,11 @@ class Virtual(Daemon):
             delivery.bounced(index, "5.2.2", f"maildir delivery failed: {error.strerror}", RELAY)
         else:
             place = error.filename2 or error.filename or mailbox.path
-            text = f"maildir delivery failed: create maildir file {place}: {error.strerror}"
+            problem = f"create maildir file {place}: {error.strerror}"
+            if error.errno in (errno.EACCES, errno.EPERM):
+                self.log.warning(f"maildir access problem for UID/GID={mailbox.uid}/{mailbox.gid}: {problem}")
+                self.log.warning("perhaps you need to create the maildirs in advance")
+            text = f"maildir delivery failed: {problem}"
             delivery.deferred(index, "4.3.0" if error.errno == errno.ENOSPC else "4.2.0", text, RELAY)
 
     async def _mbox(self, delivery: Delivery, index: int, mailbox: _Mailbox, head: bytes, source: Source) -> None:
@@ -191,7 +197,7 @@ class Virtual(Daemon):
             self.lock,
         )
         try:
-            await append(job, source.chunks(), mailbox.uid, mailbox.gid)
+            await self.mboxes.append(job, source.chunks(), mailbox.uid, mailbox.gid)
         except MboxError as error:
             text = f"mailbox delivery failed: {error.text}" if False else error.text
             if error.dsn.startswith("5"):

@@ -13,7 +13,6 @@ from estafeta.tables.table import OpenOptions
 class Settings:
     """See postconf(5)."""
 
-    myhostname: str
     base: str
     mailbox_maps: Maps
     uid_maps: Maps
@@ -34,7 +33,6 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
         return Maps(config.words(name), options, name)
 
     return Settings(
-        myhostname=config.get("myhostname"),
         base=config.get("virtual_mailbox_base"),
         mailbox_maps=maps("virtual_mailbox_maps"),
         uid_maps=maps("virtual_uid_maps"),
