@@ -127,7 +127,8 @@ def _list(config: Config, *, as_json: bool) -> int:
         from estafeta.mail.queue_listing import ListingError, parse_line, table
 
         try:
-            for piece in table(parse_line(line) for line in everything):
+            wide = config.bool("enable_long_queue_ids")
+            for piece in table((parse_line(line) for line in everything), wide=wide):
                 out.write(piece)
         except ListingError as error:
             raise _Failed(f"malformed showq server response: {error}") from None

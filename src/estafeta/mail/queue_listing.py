@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 EMPTY = "Mail queue is empty"
-_SHORT_ID = 12  # an id and its flag
 
 
 class ListingError(ValueError):
@@ -67,11 +66,10 @@ def parse_line(line: str) -> Listed:
         raise ListingError(f"no listing entry: {error}") from None
 
 
-def table(messages: Iterable[Listed]) -> Iterator[str]:
-    """The pieces of mailq's output, each with its line ends."""
+def table(messages: Iterable[Listed], *, wide: bool = False) -> Iterator[str]:
+    """The pieces of mailq's output, each with its line ends; ``wide``: with room for long queue ids."""
     count = total = 0
     for message in messages:
-        wide = len(message.queue_id) > _SHORT_ID
         if count == 0:
             yield _heading(wide)
         else:
