@@ -122,8 +122,6 @@ def test_other_threads_stay_root() -> None:
 
     seen: list[int] = []
     with act_as(50001, 60001):
-        thread = threading.Thread(target=lambda: seen.append(_thread_euid()))
-        # A thread inherits the identity of its maker; one that was there before keeps its own.
         assert _thread_euid() == 50001
     assert _thread_euid() == 0
     ready, go = threading.Event(), threading.Event()

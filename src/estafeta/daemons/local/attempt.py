@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from estafeta.delivery.mailbox import Source
 from estafeta.delivery.report import Delivery
 from estafeta.ipc.messages import Outcome, Recipient
+from estafeta.mail.text import to_text
 from estafeta.system.privilege import User
 
 RELAY = "local"
@@ -97,5 +98,6 @@ class Attempt:
                     action = "expanded" if len(self.results) > 1 else "delivered"
                     self.delivery.record(self.index, outcome, dsn, text, action if outcome is Outcome.SENT else "")
                     return
-        self.delivery.log_result(self.recipient, Outcome.SENT, "2.0.0", "discarded", RELAY)
-        self.delivery.record(self.index, Outcome.SENT, "2.0.0", "discarded", "delivered")
+        # Every branch was left as done elsewhere: they lead to one another (.forward files), and nothing was delivered.
+        text = f"mail forwarding loop for {to_text(self.recipient.address)}"
+        self.delivery.bounced(self.index, "5.4.6", text, RELAY)

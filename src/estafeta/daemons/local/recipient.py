@@ -56,8 +56,6 @@ class Expander:
             self._warn(f"possible alias database loop for {name}")
             attempt.failed(state, "5.4.6", f"possible alias database loop for {name}")
             return
-        if attempt.is_duplicate(f"{state.directly} {to_text(state.address.whole).lower()}", self._settings.duplicate_limit):
-            return
         try:
             if not state.directly and await self._alias(attempt, state):
                 return
@@ -95,6 +93,8 @@ class Expander:
             there = replace(state, address=local_address(to_bytes(f"{parent}@{state.address.domain}"), settings))
             attempt.failed(there, "5.4.6", f"alias database loop for {parent}")
             return True
+        if attempt.is_duplicate(f"alias {name} {state.sender!r}", settings.duplicate_limit):
+            return True  # done in another branch of the expansion
         try:
             rights = self._owner(path)
         except OSError as error:
@@ -142,6 +142,8 @@ class Expander:
         mine = name in (state.forwarded_by, f"\\{state.forwarded_by}") if state.forwarded_by else False
         if user is not None and not state.directly and not mine and await self._forward(attempt, state, user):
             return
+        if attempt.is_duplicate(f"mailbox {state.address.local}", settings.duplicate_limit):
+            return
         if await self._mailbox.by_transport(
             attempt, state, settings.mailbox_transport_maps, settings.mailbox_transport
         ):
@@ -168,6 +170,8 @@ class Expander:
             return False
         if found is None:
             return False
+        if attempt.is_duplicate(f"forward {user.name} {state.sender!r}", settings.duplicate_limit):
+            return True
         path, text = found
         targets = parse_lines(text)
         if not targets:
@@ -236,7 +240,10 @@ class Expander:
             attempt.failed(state, "5.3.5", _MISCONFIGURED)
             return
         rights = None if uid == 0 else find_user(str(uid))
-        await self._targets(attempt, replace(state, source="include", rights=rights), parse_lines(text), "")
+        targets = parse_lines(text)
+        if not targets:
+            attempt.sent(state, "discarded")
+        await self._targets(attempt, replace(state, source="include", rights=rights), targets, "")
 
     async def _address(self, attempt: Attempt, state: State, text: str, extension: str) -> None:
         directly = text.startswith("\\")
