@@ -58,6 +58,9 @@ class External:
 
     async def command(self, attempt: Attempt, state: State, text: str, rights: User) -> None:
         """Run ``text`` as ``rights``."""
+        if attempt.delivery.request.trace:
+            attempt.sent(state, f"delivers to command: {text}")
+            return
         settings = self.settings
         command = Command(
             text, rights.uid, rights.gid, self._environment(attempt, state, rights), self._directory(attempt, state),
@@ -112,6 +115,9 @@ class External:
     async def mbox(self, attempt: Attempt, state: State, path: str, rights: User, kind: str, text: str, *,
                    owner: int | None, group: int) -> None:  # fmt: skip
         """Append to the mailbox file ``path``."""
+        if attempt.delivery.request.trace:
+            attempt.sent(state, text.replace("delivered", "delivers", 1))
+            return
         settings = self.settings
         envelope = attempt.delivery.request.envelope
         head = from_line(envelope.sender, time.time()) + self.head(attempt, state, "file")
@@ -125,6 +131,9 @@ class External:
 
     async def maildir(self, attempt: Attempt, state: State, path: str, rights: User) -> None:
         """Deliver into a maildir."""
+        if attempt.delivery.request.trace:
+            attempt.sent(state, "delivers to maildir")
+            return
         future: asyncio.Future[OSError | None] = asyncio.get_running_loop().create_future()
         head = self.head(attempt, state, "file")
         self.maildirs.add(

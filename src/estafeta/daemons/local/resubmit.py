@@ -27,7 +27,7 @@ from estafeta.ipc.messages import (
 from estafeta.service.context import Context
 
 _CHUNK = 1 << 18
-_KEPT_FLAGS = ContentFlag.EIGHT_BIT | ContentFlag.SMTPUTF8
+_KEPT_FLAGS = ContentFlag.EIGHT_BIT | ContentFlag.SMTPUTF8 | ContentFlag.TRACE | ContentFlag.VERBOSE_TRACE
 
 
 class Resubmit:

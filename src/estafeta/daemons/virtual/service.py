@@ -122,6 +122,9 @@ class Virtual(Daemon):
         if mailbox is None:
             delivery.bounced(index, "5.1.1", f'unknown user: "{address}"', RELAY)
             return
+        if delivery.request.trace:
+            delivery.sent(index, f"delivers to {'maildir' if mailbox.path.endswith('/') else 'mailbox'}", RELAY)
+            return
         original = original_of(recipient) if self.settings.enable_original_recipient else b""
         head = trace_headers(delivery.request.envelope, original=original, delivered=recipient.address)
         if mailbox.path.endswith("/"):
