@@ -23,6 +23,8 @@ class Daemon:
     runs_as_root = False  # local, pipe, virtual: master.cf must say unpriv=n
     may_jail = True  # local, virtual and pipe refuse a jail
     max_workers = 0  # 0: one a core
+    # maxproc limits the connections of smtpd; a frame connection is that of another process, shared by many requests
+    limits_connections = False
     stays = False  # never retires for idleness (qmgr, pickup)
 
     def __init__(self, context: Context) -> None:

@@ -168,7 +168,8 @@ class Worker:
 
     def _clients_changed(self) -> None:
         context = self.context
-        full = context.client_limit and context.clients >= context.client_limit
+        limited = self.daemon.limits_connections and context.client_limit > 0
+        full = limited and context.clients >= context.client_limit
         if full and self._accepting:
             self._accept_off()
         elif not full and not self._accepting and not self._draining:

@@ -29,6 +29,8 @@ _SPACE_MEMORY_S = 1.0
 class Smtpd(Daemon):
     """smtpd(8)."""
 
+    limits_connections = True
+
     cleanup: Channel
 
     def prepare(self) -> None:
