@@ -5,7 +5,6 @@ Source: local(8) MAIL FORWARDING; postconf(5) mailbox_transport, fallback_transp
 
 from __future__ import annotations
 
-import asyncio
 import time
 
 from estafeta.daemons.local.attempt import Attempt, State
@@ -74,16 +73,17 @@ class Resubmit:
         stream = self._stream
         link = await channel.stream()
         try:
-            head = Enqueue(envelope, on_top + first, flags, more=True, stream=stream)
-            waiting = self._context.loop.create_task(channel.call(head, link))
-            await asyncio.sleep(0)  # the task sends the head before the pieces
-            for start in range(_CHUNK, place.content_length, _CHUNK):
-                data = reader.read(place, start, _CHUNK)
-                link.notify(Chunk(stream, data, last=start + _CHUNK >= place.content_length))
+            link.notify(Enqueue(envelope, on_top + first, flags, more=True, stream=stream))
+            last = (place.content_length - 1) // _CHUNK * _CHUNK
+            for start in range(_CHUNK, last, _CHUNK):
+                link.notify(Chunk(stream, reader.read(place, start, _CHUNK)))
                 await link.drain()
+            return await channel.call(Chunk(stream, reader.read(place, last, _CHUNK), last=True), link)
+        except OSError:
+            link.notify(Chunk(stream, b"", abort=True))
+            raise
         finally:
             channel.end_stream(link)
-        return await waiting
 
     async def hand_over(self, attempt: Attempt, state: State, transport: str) -> None:
         """Let the delivery agent of ``transport`` (``name`` or ``name:nexthop``) deliver to this address."""
