@@ -106,6 +106,8 @@ class Enqueue(msgspec.Struct, array_like=True, tag=1):
     more: bool = False
     stream: int = 0
     header_from_local: bool = True  # rewrite header addresses (local_header_rewrite_clients)
+    lines: int = -1  # line ends in ``content``, if the sender has counted them
+    dots: bool = True  # may a line of ``content`` start with a dot?
 
 
 class Chunk(msgspec.Struct, array_like=True, tag=2):
@@ -115,6 +117,8 @@ class Chunk(msgspec.Struct, array_like=True, tag=2):
     data: bytes
     last: bool = False
     abort: bool = False
+    lines: int = -1
+    dots: bool = True
 
 
 class CleanupStatus(IntEnum):

@@ -68,19 +68,28 @@ class LineTooLong(NamedTuple):
 
 
 class Content(NamedTuple):
-    """Message content, unstuffed, CRLF line ends. ``last``: the message is complete."""
+    """Message content, unstuffed, CRLF line ends. ``last``: the message is complete.
+
+    What was seen on the way is told, so that nobody has to look again: the number of line ends, whether a line starts with a
+    dot, whether there were line feeds without a carriage return.
+    """
 
     data: bytes
     last: bool
-    bare_newline: bool = False
+    bare_newline: bool
+    lines: int
+    dots: bool
 
 
 class ChunkContent(NamedTuple):
-    """Octets of a BDAT chunk; ``end`` closes the chunk, ``last`` (with ``end``) the message."""
+    """Content that came by BDAT; ``end`` closes the chunk, ``last`` (with ``end``) the message. The rest as in Content."""
 
     data: bytes
     end: bool
     last: bool
+    bare_newline: bool
+    lines: int
+    dots: bool
 
 
 Event = Command | LineTooLong | Content | ChunkContent
@@ -89,7 +98,10 @@ Event = Command | LineTooLong | Content | ChunkContent
 class SmtpServer:
     """One conversation. Feed with ``receive_data``, ask with ``next_event`` until it gives None."""
 
-    __slots__ = ("_buffer", "_chunk_last", "_chunk_left", "_limit", "_scan", "_skipping", "_start_of_line", "state")
+    __slots__ = (
+        "_buffer", "_chunk_last", "_chunk_left", "_dots_before", "_held", "_limit", "_scan", "_skipping", "_start_of_line",
+        "state",
+    )  # fmt: skip
 
     def __init__(self, line_length_limit: int = 2048) -> None:
         self.state = State.START
@@ -100,6 +112,8 @@ class SmtpServer:
         self._skipping = False
         self._chunk_left = 0
         self._chunk_last = False
+        self._dots_before = False  # DATA: a line that starts with a dot lies before ``_scan``
+        self._held = b""  # BDAT: a carriage return at the end of a piece
 
     def receive_data(self, data: bytes) -> None:
         """Take what came from the client."""
@@ -198,52 +212,83 @@ class SmtpServer:
         if self._start_of_line and buffer.startswith(b"."):
             if buffer.startswith(b".\r\n"):
                 del buffer[:3]
-                return self._content_done(b"")
+                return self._content(b"", True, False)
             if len(buffer) < 3:
                 return None
-        end = buffer.find(_END, self._scan)
+        # One search serves both: without a line that starts with a dot there is neither an end nor anything stuffed.
+        dot = buffer.find(b"\r\n.", self._scan)
+        end = buffer.find(_END, dot) if dot >= 0 else -1
         if end >= 0:
-            data = bytes(buffer[: end + 2])
+            with memoryview(buffer) as view:
+                data = bytes(view[: end + 2])
             del buffer[: end + 5]
-            return self._content_done(data)
-        if len(buffer) < CHUNK:
-            self._scan = max(0, len(buffer) - 4)
+            return self._content(data, True, self._dots_before or dot < end)
+        size = len(buffer)
+        if dot >= 0:
+            self._dots_before = True
+        if size < CHUNK:
+            self._scan = max(0, size - 4)
             return None
         # Cut behind a line end, where a following end mark is still recognised; a line without an end in all this is cut
         # before its last bytes (no line end can straddle that place: it would have been found).
-        line_end = buffer.rfind(b"\r\n", 0, len(buffer) - 2)
-        keep = line_end + 2 if line_end >= 0 else len(buffer) - 4
-        data, bare = self._unstuff(bytes(buffer[:keep]))
+        line_end = buffer.rfind(b"\r\n", 0, size - 2)
+        keep = line_end + 2 if line_end >= 0 else size - 4
+        with memoryview(buffer) as view:
+            data = bytes(view[:keep])
         del buffer[:keep]
-        self._scan = 0
+        content = self._content(data, False, self._dots_before)
         self._start_of_line = line_end >= 0
-        return Content(data, False, bare)
-
-    def _content_done(self, data: bytes) -> Content:
-        data, bare = self._unstuff(data)
         self._scan = 0
-        self._start_of_line = True
-        return Content(data, True, bare)
+        self._dots_before = False
+        return content
 
-    def _unstuff(self, data: bytes) -> tuple[bytes, bool]:
+    def _content(self, data: bytes, last: bool, stuffed: bool) -> Content:
+        """Take the stuffing away and say what is in it."""
+        dots = False
         if self._start_of_line and data.startswith(b"."):
             data = data[1:]
-        if b"\r\n." in data:
+            dots = data.startswith(b".")
+        if stuffed:
             data = data.replace(b"\r\n.", b"\r\n")
-        bare = data.count(b"\n") != data.count(b"\r\n")
-        if bare:
-            data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-        return data, bare
+            dots = dots or b"\r\n." in data
+        if last:
+            self._scan = 0
+            self._start_of_line = True
+            self._dots_before = False
+        data, bare, lines, more_dots = _in_wire_form(data)
+        return Content(data, last, bare, lines, dots or more_dots)
 
     def _next_chunk(self) -> ChunkContent | None:
         buffer = self._buffer
         take = min(len(buffer), self._chunk_left)
         if take < self._chunk_left and take < CHUNK:
             return None
-        data = bytes(buffer[:take])
+        data = self._held + bytes(buffer[:take])
         del buffer[:take]
         self._chunk_left -= take
-        if self._chunk_left:
-            return ChunkContent(data, False, False)
-        self.state = State.BDAT
-        return ChunkContent(data, True, self._chunk_last)
+        end = self._chunk_left == 0
+        last = end and self._chunk_last
+        self._held = b""
+        if data.endswith(b"\r") and not last:
+            self._held = b"\r"  # its line feed may come with the next piece
+            data = data[:-1]
+        if end:
+            self.state = State.BDAT
+        if last:
+            self._held = b""
+        dots = b"\r\n." in data or (self._start_of_line and data.startswith(b"."))
+        if data:
+            self._start_of_line = data.endswith(b"\n")
+        if last:
+            self._start_of_line = True
+        data, bare, lines, more_dots = _in_wire_form(data)
+        return ChunkContent(data, end, last, bare, lines, dots or more_dots)
+
+
+def _in_wire_form(data: bytes) -> tuple[bytes, bool, int, bool]:
+    """(content with CRLF line ends, had it others, how many line ends, does a line start with a dot because of that)."""
+    lines = data.count(b"\n")
+    if lines == data.count(b"\r\n"):
+        return data, False, lines, False
+    data = data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    return data, True, lines, b"\r\n." in data

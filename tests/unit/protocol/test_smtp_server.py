@@ -58,7 +58,7 @@ CASES = {
     "chunks": (ENVELOPE + b"BDAT 4\r\nabcdBDAT 2 LAST\r\n\r\nNOOP\r\n",
                [(b"BDAT", b"4"), (b"BDAT", b"2 LAST"), ("content", b"abcd\r\n"), (b"NOOP", b"")]),
     "empty last chunk": (ENVELOPE + b"BDAT 2\r\nx\nBDAT 0 LAST\r\nNOOP\r\n",
-                         [(b"BDAT", b"2"), (b"BDAT", b"0 LAST"), ("content", b"x\n"), (b"NOOP", b"")]),
+                         [(b"BDAT", b"2"), (b"BDAT", b"0 LAST"), ("content", b"x\r\n"), (b"NOOP", b"")]),
 }  # fmt: skip
 
 
@@ -105,15 +105,45 @@ def stuff(content: bytes) -> bytes:
     return (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:] + b".\r\n"
 
 
-lines = st.lists(st.sampled_from([b"", b".", b"..", b".x", b"x", b"x" * 70000, b"\r", b"a\rb"]), max_size=12)
+KINDS = {"": b"", ".": b".", "..": b"..", ".x": b".x", "x": b"x", "long": b"x" * 70000, "cr": b"\r", "a-cr-b": b"a\rb"}
+lines = st.lists(st.sampled_from(sorted(KINDS)), max_size=12)
 
 
 @given(lines, st.integers(1, 100000))
-def test_content_survives(content_lines: list[bytes], step: int) -> None:
+def test_content_survives(kinds: list[str], step: int) -> None:
+    content_lines = [KINDS[kind] for kind in kinds]
     content = b"".join(line + b"\r\n" for line in content_lines)
     data = stuff(content)
     expected = [*START, (b"DATA", b""), ("content", content)]
     assert converse([ENVELOPE + b"DATA\r\n", *(data[i : i + step] for i in range(0, len(data), step))]) == expected
+
+
+@given(lines, st.integers(1, 100000))
+def test_what_is_told_of_content_is_true(kinds: list[str], step: int) -> None:
+    content_lines = [KINDS[kind] for kind in kinds]
+    content = b"".join(line + b"\r\n" for line in content_lines)
+    for bdat in (False, True):
+        machine = SmtpServer()
+        for verb in (b"EHLO", b"MAIL", b"RCPT"):
+            machine.advance(verb)
+        data = content
+        if bdat:
+            machine.expect_chunk(len(content), True)
+        else:
+            data = stuff(content)
+            machine.advance(b"DATA")
+        told: list[Content | ChunkContent] = []
+        for position in range(0, max(1, len(data)), step):
+            machine.receive_data(data[position : position + step])
+            while (event := machine.next_event()) is not None:
+                assert isinstance(event, Content | ChunkContent)
+                told.append(event)
+                if event.last:
+                    machine.end_transaction()
+        assert b"".join(event.data for event in told) == content
+        assert sum(event.lines for event in told) == len(content_lines)
+        assert any(event.dots for event in told) == any(line.startswith(b".") for line in content_lines)
+        assert not any(event.bare_newline for event in told)
 
 
 def test_many_blank_lines_stream() -> None:

@@ -128,7 +128,7 @@ class Cleanup(Daemon):
         try:
             head, body_start = await self._process(message)
             content = head + message.content[body_start:]
-            self._measure(envelope, content)
+            self._measure(envelope, content, self._lines(message, head, body_start), dots=message.dots)
             if self.settings.message_size_limit and len(content) > self.settings.message_size_limit:
                 self.log.warning(f"{envelope.queue_id}: queue file size limit exceeded")
                 raise _Refusal(CleanupStatus.TOO_BIG)
@@ -160,10 +160,18 @@ class Cleanup(Daemon):
 
         self.journal.add(envelope, content, safe)
 
-    def _measure(self, envelope: Envelope, content: bytes) -> None:
+    @staticmethod
+    def _lines(message: Enqueue, head: bytes, body_start: int) -> int:
+        """Line ends in the new content; who sent the message has counted those of the old one."""
+        if message.lines < 0:
+            return head.count(b"\n") + message.content.count(b"\n", body_start)
+        return message.lines - message.content.count(b"\n", 0, body_start) + head.count(b"\n")
+
+    @staticmethod
+    def _measure(envelope: Envelope, content: bytes, lines: int, *, dots: bool) -> None:
         envelope.size = len(content)
-        envelope.log_size = len(content) - content.count(b"\r\n")
-        if b"\r\n." not in content and not content.startswith(b"."):
+        envelope.log_size = len(content) - lines
+        if not dots or (b"\r\n." not in content and not content.startswith(b".")):
             envelope.flags |= ContentFlag.NO_DOT_LINES
 
     def _answer(
@@ -240,7 +248,9 @@ class Cleanup(Daemon):
             if isinstance(file, OSError):
                 raise self._disk_refusal(stream.envelope, file)
             stream.file = file
-            self._write(stream, head + message.content[body_start:])
+            stream.envelope.flags |= ContentFlag.NO_DOT_LINES
+            lines = self._lines(message, head, body_start)
+            self._write(stream, head + message.content[body_start:], lines, dots=message.dots)
         except _Refusal as refusal:
             stream.refusal = refusal
         except LookupFailed as error:
@@ -256,15 +266,13 @@ class Cleanup(Daemon):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _Refusal(CleanupStatus.NO_SPACE if full else CleanupStatus.WRITE_ERROR)
 
-    def _write(self, stream: _Stream, data: bytes) -> None:
+    def _write(self, stream: _Stream, data: bytes, lines: int, *, dots: bool) -> None:
         file = stream.file
         if file is None or not data:
             return
-        if file.content_length == 0:
-            stream.envelope.flags |= ContentFlag.NO_DOT_LINES
-        if b"\r\n." in data or data.startswith(b"."):
+        if dots and (b"\r\n." in data or data.startswith(b".")):
             stream.envelope.flags &= ~ContentFlag.NO_DOT_LINES
-        stream.line_feeds += data.count(b"\n")
+        stream.line_feeds += data.count(b"\n") if lines < 0 else lines
         try:
             file.write(data)
         except OSError as error:
@@ -279,7 +287,7 @@ class Cleanup(Daemon):
                 stream.file.abort()
             return
         if stream.refusal is None:
-            self._write(stream, chunk.data)
+            self._write(stream, chunk.data, chunk.lines, dots=chunk.dots)
         if not chunk.last:
             return
         self._streams.pop((connection, chunk.stream), None)

@@ -83,12 +83,12 @@ async def content(session: Session, event: Content | ChunkContent) -> None:
         transaction.too_big = True
         transaction.parts.clear()
         abort(session, transaction)
-    if isinstance(event, Content):
-        last = event.last
-        if event.bare_newline:
-            transaction.bare_newline = True
-    else:
-        last = event.end and event.last
+    last = event.last if isinstance(event, Content) else event.end and event.last
+    if event.bare_newline:
+        transaction.bare_newline = True
+    transaction.lines += event.lines
+    if event.dots:
+        transaction.dots = True
     if not transaction.too_big and not transaction.broken and data:
         transaction.parts.append(data)
         if not last and transaction.size > STREAM_FROM:
@@ -107,6 +107,8 @@ async def _stream(session: Session, transaction: Transaction) -> None:
     channel = session.service.cleanup
     data = b"".join(transaction.parts)
     transaction.parts.clear()
+    lines, dots = transaction.lines, transaction.dots
+    transaction.lines, transaction.dots = 0, False
     if not transaction.stream:
         try:
             link = await channel.stream()
@@ -116,10 +118,10 @@ async def _stream(session: Session, transaction: Transaction) -> None:
             return
         transaction.link = link
         transaction.stream = session.service.next_stream()
-        link.notify(_request(session, transaction, data, stream=transaction.stream))
+        link.notify(_request(session, transaction, data, lines, dots=dots, stream=transaction.stream))
     else:
         assert transaction.link is not None
-        transaction.link.notify(Chunk(transaction.stream, data))
+        transaction.link.notify(Chunk(transaction.stream, data, False, False, lines, dots))
     await transaction.link.drain()
 
 
@@ -132,7 +134,9 @@ def abort(session: Session, transaction: Transaction) -> None:
         session.service.cleanup.end_stream(link)
 
 
-def _request(session: Session, transaction: Transaction, data: bytes, stream: int = 0) -> Enqueue:
+def _request(
+    session: Session, transaction: Transaction, data: bytes, lines: int, *, dots: bool, stream: int = 0
+) -> Enqueue:
     service = session.service
     facts = session.facts
     flags = transaction.flags
@@ -157,7 +161,8 @@ def _request(session: Session, transaction: Transaction, data: bytes, stream: in
     envelope.reverse_client_name = session.reverse_name
     envelope.rewrite_context = "local" if session.local_client else "remote"
     envelope.hold = transaction.hold
-    return Enqueue(envelope, data, service.cleanup_flags, received_header(session, transaction), bool(stream), stream)
+    received = received_header(session, transaction)
+    return Enqueue(envelope, data, service.cleanup_flags, received, bool(stream), stream, True, lines, dots)
 
 
 def received_header(session: Session, transaction: Transaction) -> bytes:
@@ -208,14 +213,14 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
             raise ServiceLost("cleanup service is not there")
         if transaction.stream and transaction.link is not None:
             link, transaction.link = transaction.link, None
-            last = Chunk(transaction.stream, data, last=True)
+            last = Chunk(transaction.stream, data, True, False, transaction.lines, transaction.dots)
             transaction.stream = 0
             try:
                 reply = await service.cleanup.call(last, link)
             finally:
                 service.cleanup.end_stream(link)
         else:
-            reply = await service.cleanup.call(_request(session, transaction, data))
+            reply = await service.cleanup.call(_request(session, transaction, data, transaction.lines, dots=transaction.dots))
     except ServiceLost as error:
         service.log.warning(f"{transaction.queue_id}: {error}", session.number)
         reply = EnqueueReply(CleanupStatus.WRITE_ERROR, transaction.queue_id)

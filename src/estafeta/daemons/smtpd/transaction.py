@@ -23,6 +23,8 @@ class Transaction:
     envid: bytes = b""
     parts: list[bytes] = field(default_factory=list)
     size: int = 0  # content octets so far
+    lines: int = 0  # line ends in ``parts``
+    dots: bool = False  # a line in ``parts`` starts with a dot
     too_big: bool = False
     stream: int = 0  # non-zero: content goes to cleanup in pieces, all of them on ``link``
     link: Link | None = None
