@@ -1,7 +1,7 @@
 """virtual(8): mailbox and owner of each recipient, then maildir or mbox.
 
 Source: virtual(8), postconf(5) virtual_*. All look-ups use the folded full address (canonical form), in the order address with
-extension, without it, @domain.
+extension, without it, @domain. Unlike local(8) it does not look for its own Delivered-To: neither does Postfix's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from estafeta.config.errors import ConfigError
 from estafeta.daemons.virtual.settings import Settings, read_settings
 from estafeta.delivery.locking import LockPolicy, parse_methods
-from estafeta.delivery.mailbox import Source, delivered_to, original_of, trace_headers
+from estafeta.delivery.mailbox import Source, original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
 from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
 from estafeta.delivery.report import Delivery
@@ -94,22 +94,13 @@ class Virtual(Daemon):
     async def deliver(self, delivery: Delivery) -> None:
         """All recipients of one request."""
         source = Source(self.reader, delivery.request.place)
-        try:
-            seen = delivered_to(source.header_block())
-        except OSError as error:
-            self.log.warning(f"{delivery.request.envelope.queue_id}: read queue file: {error}")
-            delivery.all_deferred("4.3.0", "queue file read error", RELAY)
-            return
         for index in delivery.undecided:
-            await self._recipient(delivery, index, source, seen)
+            await self._recipient(delivery, index, source)
         self.reader.release(delivery.request.place)
 
-    async def _recipient(self, delivery: Delivery, index: int, source: Source, seen: frozenset[bytes]) -> None:
+    async def _recipient(self, delivery: Delivery, index: int, source: Source) -> None:
         recipient = delivery.recipient(index)
         address = to_text(recipient.address).lower()
-        if recipient.address.lower() in seen:
-            delivery.bounced(index, "5.4.6", f"mail forwarding loop for {address}", RELAY)
-            return
         try:
             mailbox = await self._find(address)
         except LookupFailed as error:

@@ -276,3 +276,16 @@ def test_virtual_owner_trouble(tmp_path: Path, owner: str, warning: str) -> None
     world = virtual(tmp_path, owner)
     assert world.deliver(b"a@v") == [(2, "4.3.5", "mail system configuration error")]
     assert f"warning: recipient a@v: {warning}" in world.sink.lines
+
+
+def test_virtual_does_not_look_for_loops(tmp_path: Path) -> None:
+    # As measured with Postfix 3.7; local(8) does.
+    result = virtual(tmp_path).deliver(b"a@v", content=b"Delivered-To: a@v\r\n\r\nx\r\n")
+    assert result == [(1, "2.0.0", "delivered to maildir")]
+
+
+def test_a_lost_queue_file_is_temporary(tmp_path: Path) -> None:
+    world = virtual(tmp_path)
+    (tmp_path / "message").unlink()
+    result = asyncio.run(world._deliver([Recipient(b"a@v"), Recipient(b"box@v")], 50))
+    assert [(outcome, dsn[0]) for outcome, dsn, _ in result] == [(2, "4"), (2, "4")]
