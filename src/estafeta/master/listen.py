@@ -15,7 +15,7 @@ from estafeta.config.master_cf import MasterService
 
 BACKLOG = 4096
 # Every local user may talk to these, and they check who it is; the rest of public/ is for root and mail_owner (ADR 0004).
-FOR_EVERYBODY = frozenset(("pickup", "showq"))
+FOR_EVERYBODY = frozenset(("pickup", "showq", "postlog"))
 
 
 def split_endpoint(name: str) -> tuple[str, str]:

@@ -71,8 +71,18 @@ def _reporter(config: Config) -> Callable[[str], None]:
     return say
 
 
+def _become_owner(queue_directory: str) -> None:
+    """root works as the queue's owner: what is made on the way must be the queue manager's to change."""
+    if os.geteuid() == 0:
+        owner = os.stat(os.path.join(queue_directory, "active"))
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
+
+
 def _run(options: Options, config: Config, queue_directory: str) -> int:
     say = _reporter(config)
+    _become_owner(queue_directory)
     if options.purge or options.structure:
         from estafeta.commands.postsuper import structure
 
