@@ -16,13 +16,12 @@ $(STAMP): pyproject.toml
 run: $(STAMP)
 	@$(BIN)/python tools/make_instance.py instance $(PORT) > /dev/null
 	@test instance/etc/aliases.db -nt instance/etc/aliases || $(BIN)/postalias -c instance/etc instance/etc/aliases
-	@echo "Estafeta listens on 127.0.0.1:$(PORT); the log follows, Ctrl-C stops it. Send a first message from another terminal:"
-	@echo
-	@echo "  printf 'Subject: hello\n\nFirst light.\n' | $(BIN)/sendmail -C $(CURDIR)/instance/etc you@localhost"
-	@echo "  or: swaks --server 127.0.0.1:$(PORT) --to you@localhost"
-	@echo
-	@echo "It lands in $(CURDIR)/instance/mail/you/new/"
-	@exec $(BIN)/postfix -c instance/etc start-fg
+	@printf '%s\n' "Estafeta listens on 127.0.0.1:$(PORT); the log follows, Ctrl-C stops it." \
+	    "Send a first message from another terminal:" "" \
+	    "  echo 'First light.' | $(CURDIR)/$(BIN)/sendmail -C $(CURDIR)/instance/etc you@localhost" \
+	    "  or: swaks --server 127.0.0.1:$(PORT) --to you@localhost" "" \
+	    "It lands in $(CURDIR)/instance/mail/you/new/" ""
+	@exec $(BIN)/postfix -c $(CURDIR)/instance/etc start-fg
 
 test: check unit
 

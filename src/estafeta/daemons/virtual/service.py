@@ -131,7 +131,7 @@ class Virtual(Daemon):
         if path is None:
             return None
         uid = await self._owner(settings.uid_maps, address, "virtual_uid_maps", "uid", settings.minimum_uid)
-        gid = await self._owner(settings.gid_maps, address, "virtual_gid_maps", "gid", 1)
+        gid = await self._owner(settings.gid_maps, address, "virtual_gid_maps", "gid", min(1, settings.minimum_uid))
         base = settings.base
         return _Mailbox(f"{base}/{path}" if base else path, uid, gid)
 

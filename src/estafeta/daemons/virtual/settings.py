@@ -37,7 +37,8 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
         mailbox_maps=maps("virtual_mailbox_maps"),
         uid_maps=maps("virtual_uid_maps"),
         gid_maps=maps("virtual_gid_maps"),
-        minimum_uid=config.int("virtual_minimum_uid"),
+        # mail_owner = root (docs/differs.md): everything runs as root by the administrator's word, mailboxes too.
+        minimum_uid=0 if config.get("mail_owner") == "root" else config.int("virtual_minimum_uid"),
         mailbox_limit=config.size("virtual_mailbox_limit"),
         delimiter=config.get("recipient_delimiter"),
         owner_request_special=config.bool("owner_request_special"),
