@@ -38,7 +38,28 @@ class DeliveryServer:
         self._unexpected = unexpected
         self._soft_bounce = soft_bounce
         self._waiting: deque[tuple[Connection, int, DeliverRequest]] = deque()
+        self._replies: list[tuple[Connection, int, Delivery]] = []
         self.active = 0
+
+    @property
+    def busy(self) -> bool:
+        """True while a delivery is under way or its answer has not been sent."""
+        return self.active > 0 or bool(self._replies)
+
+    def _reply(self, connection: Connection, number: int, delivery: Delivery) -> None:
+        """Answer at the end of the loop turn, behind the log lines: ``status=sent`` stands before qmgr's ``removed``."""
+        if self._log.schedule is None:
+            connection.reply(number, delivery.reply)
+            return
+        if not self._replies:
+            self._log.schedule(self._flush)
+        self._replies.append((connection, number, delivery))
+
+    def _flush(self) -> None:
+        self._log.flush()
+        replies, self._replies = self._replies, []
+        for connection, number, delivery in replies:
+            connection.reply(number, delivery.reply)
 
     def handle(self, connection: Connection, number: int, message: Message) -> None:
         """A frame for a delivery agent."""
@@ -57,7 +78,7 @@ class DeliveryServer:
         except Exception as error:  # noqa: BLE001 - temporary, with the trace in the log (DESIGN section 9)
             self._unexpected(error)
             delivery.all_deferred("4.3.0", "internal delivery error")
-        connection.reply(number, delivery.reply)
+        self._reply(connection, number, delivery)
         self.active -= 1
         while self._waiting and (not self._limit or self.active < self._limit):
             waiting_connection, waiting_number, waiting_request = self._waiting.popleft()

@@ -57,7 +57,7 @@ class Local(Daemon):
         self.reader.close()
 
     def is_busy(self) -> bool:
-        return super().is_busy() or self.server.active > 0
+        return super().is_busy() or self.server.busy
 
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         self.server.handle(connection, number, message)

@@ -77,14 +77,14 @@ class Smtp(Daemon):
 
     def is_busy(self) -> bool:
         # The queue manager's connection stays open; only deliveries are work.
-        return self.server.active > 0
+        return self.server.busy
 
     def on_lost(self, connection: Connection) -> None:
         self.cache.forget_demand()
 
     async def stop(self) -> None:
         deadline = self.context.loop.time() + _STOP_S
-        while self.server.active and self.context.loop.time() < deadline:
+        while self.server.busy and self.context.loop.time() < deadline:
             await asyncio.sleep(0.02)
         for session in list(self.sessions):
             if session.idle:

@@ -89,7 +89,7 @@ class Virtual(Daemon):
         self.server.handle(connection, number, message)
 
     def is_busy(self) -> bool:
-        return super().is_busy() or self.server.active > 0
+        return super().is_busy() or self.server.busy
 
     async def deliver(self, delivery: Delivery) -> None:
         """All recipients of one request."""
