@@ -81,7 +81,7 @@ class StandardInputSession:
     def _mail(self, rest: bytes) -> None:
         if self._message is not None:
             self._say("503 5.5.1 Error: nested MAIL command")
-        elif not rest[:5].upper() == b"FROM:":
+        elif rest[:5].upper() != b"FROM:":
             self._say("501 5.5.4 Syntax: MAIL FROM:<address>")
         else:
             try:
@@ -114,7 +114,7 @@ class StandardInputSession:
     def _rcpt(self, rest: bytes) -> None:
         if self._message is None:
             self._say("503 5.5.1 Error: need MAIL command")
-        elif not rest[:3].upper() == b"TO:":
+        elif rest[:3].upper() != b"TO:":
             self._say("501 5.5.4 Syntax: RCPT TO:<address>")
         else:
             try:
