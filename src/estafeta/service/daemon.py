@@ -119,6 +119,10 @@ class Daemon:
         """True while there is work that a graceful end waits for."""
         return self.context.clients > 0
 
+    def in_hand(self) -> bool:
+        """True while something is under way that would be done twice if the worker ended now; it gets a few seconds."""
+        return False
+
     async def stop(self) -> None:
         """The worker ends: finish or give back what is under way."""
 

@@ -25,6 +25,7 @@ from estafeta.system import privilege
 from estafeta.system.log import Log, Sink
 
 DRAIN_S = 60.0
+FINISH_S = 5.0  # what is in hand at SIGTERM may take this long
 BUSY_CLIENTS = 8  # from this many clients on the master may start a second worker
 CALM_CLIENTS = 1  # and with so few the worker is readily available again
 
@@ -129,6 +130,9 @@ class Worker:
         finally:
             timer.cancel()
             self._accept_off()
+            deadline = time.monotonic() + FINISH_S
+            while self.daemon.in_hand() and time.monotonic() < deadline:
+                await asyncio.sleep(0.005)
             await self.daemon.stop()
             self.context.close_channels()
 

@@ -24,6 +24,9 @@ class Discard(Daemon):
             unexpected=self.unexpected,
         )
 
+    def in_hand(self) -> bool:
+        return self.server.busy
+
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         self.server.handle(connection, number, message)
 

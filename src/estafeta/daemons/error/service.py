@@ -29,6 +29,9 @@ class Error(Daemon):
             soft_bounce=self.config.bool("soft_bounce"),
         )
 
+    def in_hand(self) -> bool:
+        return self.server.busy
+
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         self.server.handle(connection, number, message)
 

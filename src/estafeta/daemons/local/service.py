@@ -59,6 +59,9 @@ class Local(Daemon):
     def is_busy(self) -> bool:
         return super().is_busy() or self.server.busy
 
+    def in_hand(self) -> bool:
+        return self.server.busy
+
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         self.server.handle(connection, number, message)
 

@@ -85,6 +85,9 @@ class Virtual(Daemon):
         self.maildirs.close()
         self.reader.close()
 
+    def in_hand(self) -> bool:
+        return self.server.busy
+
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         self.server.handle(connection, number, message)
 
