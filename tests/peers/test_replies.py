@@ -118,7 +118,7 @@ def unescaped(text: str) -> bytes:
 
 def play(script: Script, port: int) -> list[str]:
     """Every reply of a conversation, each with what it answers."""
-    talk = peers.Conversation("127.0.0.1", port, script.source)
+    talk = peers.Conversation(peers.connect("127.0.0.1", port, script.source))
     heard = ["(greeting) " + talk.reply()]
     block: list[str] = []
 

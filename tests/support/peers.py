@@ -21,7 +21,7 @@ from pathlib import Path
 NAMES = ("postfix", "estafeta")
 
 MAIN_CF = """\
-compatibility_level = 3.6
+{level}
 queue_directory = {top}/spool
 data_directory = {top}/data
 {directories}
@@ -90,6 +90,7 @@ class Peer:
         files: Mapping[str, str] | None = None,
         values: Mapping[str, object] | None = None,
         prefix: Sequence[str] = (),
+        level: str = "compatibility_level = 3.6",
     ) -> None:
         self.name = name
         self.top = top
@@ -106,7 +107,7 @@ class Peer:
         shutil.chown(top / "data", "postfix")
         os.chown(self.mail, 65534, 65534)
         own = "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin" if name == "postfix" else ""
-        known = {"top": top, "etc": self.etc, "name": name, "directories": own, **(values or {})}
+        known = {"top": top, "etc": self.etc, "name": name, "directories": own, "level": level, **(values or {})}
 
         def filled(text: str) -> str:
             return re.sub(r"\{(\w+)\}", lambda m: str(known.get(m[1], m[0])), text)
@@ -183,7 +184,7 @@ class Peer:
         wait_until(is_empty, timeout_s, f"{self.name}: queue still has mail\n{self.log()[-3000:]}")
 
 
-_QUEUE_ID = re.compile(r"\b(?:[0-9A-F]{8,}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]+)\b")
+_QUEUE_ID = re.compile(r"(?<!SIZE[ =])(?<!BDAT )\b(?:[0-9A-F]{8,}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]+)\b")
 _DATE = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), +\d+ \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}(?: \([A-Z]+\))?")
 _STAMP = re.compile(r"<\d{14}\.")
 
@@ -193,11 +194,16 @@ def normal(text: str) -> str:
     return _QUEUE_ID.sub("QUEUEID", _STAMP.sub("<STAMP.", _DATE.sub("DATE", text)))
 
 
-class Conversation:
-    """An SMTP client that shows every reply, with a source address of its choice."""
+def connect(host: str, port: int, source: str = "", timeout_s: float = 15) -> socket.socket:
+    """A connection from a source address of one's choice."""
+    return socket.create_connection((host, port), timeout_s, (source, 0) if source else None)
 
-    def __init__(self, host: str, port: int, source: str = "", timeout_s: float = 15) -> None:
-        self.socket = socket.create_connection((host, port), timeout_s, (source, 0) if source else None)
+
+class Conversation:
+    """An SMTP client that shows every reply."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
         self._file = self.socket.makefile("rb")
 
     def reply(self) -> str:
@@ -239,7 +245,7 @@ class Conversation:
         if accepted:
             replies.append(self.ask(b"DATA"))
             stuffed = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
-            self.send(stuffed + b"" if stuffed.endswith(b"\r\n") else stuffed + b"\r\n")
+            self.send(stuffed if stuffed.endswith(b"\r\n") else stuffed + b"\r\n")
             replies.append(self.ask(b"."))
         replies.append(self.ask(b"QUIT"))
         self.close()
