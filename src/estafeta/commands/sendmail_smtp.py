@@ -1,7 +1,7 @@
 """``sendmail -bs``: SMTP on standard input and output, for one local user.
 
-Source: sendmail(1), smtpd(8) (stand-alone mode), RFC 5321. A reasonable subset with smtpd's replies: no TLS, no AUTH, no BDAT, no
-access control; NOTIFY and ORCPT are not kept by recipient (the first NOTIFY counts for all). Messages go the way of all local
+Source: sendmail(1), smtpd(8) (stand-alone mode), RFC 5321. A reasonable subset with smtpd's replies: no TLS, no AUTH, no BDAT,
+no access control; NOTIFY and ORCPT are not kept by recipient (the first NOTIFY counts for all). Messages go the way of all local
 submissions, so 250 means that the message is safe in ``maildrop/``.
 """
 
