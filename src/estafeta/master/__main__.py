@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import getopt
 import os
+import resource
 import sys
 
 from estafeta.config.config import Config, load_config
@@ -83,8 +84,16 @@ def _write_pid(lock: int) -> None:
     os.pwrite(lock, f"{os.getpid():>10d}\n".encode(), 0)
 
 
+def _allow_many_files() -> None:
+    """A worker serves thousands of sessions: take all the descriptors that the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def _serve(config: Config, sink: Sink, log: Log, lock: int, ready: int | None) -> int:
     _write_pid(lock)
+    _allow_many_files()
     master = Master(config, sink, cores=len(os.sched_getaffinity(0)))
     try:
         master.open([lock] if ready is None else [lock, ready])
