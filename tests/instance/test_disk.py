@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from estafeta.spool import scan
-from support.instance import Client, Instance, running, wait_for
+from support.instance import Client, Instance, wait_for
 
 
 @contextlib.contextmanager

@@ -106,7 +106,7 @@ def running_master(config: Config) -> int:
     return 0
 
 
-def _start(config: Config, *, foreground: bool) -> int:
+def _start(config: Config, *, foreground: bool) -> int:  # noqa: RET503 - execv does not return
     if running_master(config):
         sys.stderr.write("postfix/postfix-script: fatal: the Postfix mail system is already running\n")
         return 1

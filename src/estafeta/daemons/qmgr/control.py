@@ -96,9 +96,7 @@ async def _apply(qmgr: Qmgr, verb: str, queued: Queued) -> bool:
     if verb == "delete":
         if message is not None:
             message.dropped = True
-            if message.waiting == 0:
-                return False  # being moved or finished this very moment
-            return True
+            return message.waiting > 0  # else it is being moved or finished this very moment
         qmgr.store.register(queued.place)
         qmgr.store.finish(queued.place, queued.envelope, [], last=True)
         qmgr.store.flush()

@@ -312,13 +312,11 @@ class Qmgr(Daemon):
 
     async def _recover(self) -> None:
         try:
-            count = 0
-            for item in self.store.recover_incoming():
+            for count, item in enumerate(self.store.recover_incoming(), 1):
                 if isinstance(item, Queued):
                     self.arrived(item.place, item.envelope, item.done)
                 else:
                     self._damaged(*item)
-                count += 1
                 if count % _RECOVER_AT_ONCE == 0:
                     await asyncio.sleep(0)
         finally:
