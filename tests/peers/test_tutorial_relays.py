@@ -261,8 +261,10 @@ def _envelope(line: str) -> str:
 
 
 def _content(content: bytes) -> str:
+    """Ids and dates out of the way; so is the prose of a notice, which is everybody's own (docs/differs.md)."""
     text = peers.normal(content.decode("latin-1").replace("\r\n", "\n"))
     text = re.sub(r"QUEUEID\.\d+/", "QUEUEID.STAMP/", text)
+    text = re.sub(r"(?s)(This is the mail system at host \S+\n).*?(\n<)", r"\1\2", text)
     return re.sub(r"\b\d{10}\.QUEUEID|QUEUEID\.\d{10}", "BOUNDARY", text)
 
 

@@ -29,6 +29,9 @@ _COMPLETE = re.compile(
     rb"[ \t]*(?:[A-Za-z0-9 ]*<)?[A-Za-z0-9_+.=-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+>?[ \t]*\r?\n"
 )
 
+_PHRASE = re.compile(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff -]+")
+_TO_ESCAPE = re.compile(rb'["\\]')
+
 
 @dataclass(slots=True)
 class HeaderResult:
@@ -103,6 +106,8 @@ def _add_missing(settings: Settings, envelope: Envelope, seen: set[bytes], out: 
         address = quote_address(to_standard_form(settings.rules, sender))
         name = envelope.sender_original
         text = _phrase(name) + b" <" + address + b">" if name else address
+        if not envelope.sender:
+            text = b"MAILER-DAEMON"
         out.append(title + b"From: " + text + b"\r\n")
     return "" if resent else made
 
@@ -112,6 +117,19 @@ def _phrase(name: bytes) -> bytes:
     if re.fullmatch(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff -]+", name):
         return name
     return b'"' + re.sub(rb'(["\\\\])', rb"\\\1", name) + b'"'
+
+
+def _from_text(address: bytes, name: bytes, standard: bool) -> bytes:
+    """header_from_format: ``Name <address>`` with the name quoted where it is not made of atoms, or ``address (Name)``."""
+    words = name.split()
+    if not words:
+        return address
+    if not standard:
+        return address + b" (" + name + b")"
+    phrase = b" ".join(words)
+    if not _PHRASE.fullmatch(phrase):
+        phrase = b'"' + _TO_ESCAPE.sub(rb"\\\g<0>", name) + b'"'
+    return phrase + b" <" + address + b">"
 
 
 def message_stamp(when: float) -> str:

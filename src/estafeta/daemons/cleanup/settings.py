@@ -49,6 +49,7 @@ class Settings:
     enable_original_recipient: bool
     delay_warning: bool
     long_queue_ids: bool
+    standard_from: bool
 
     @property
     def maps_headers(self) -> bool:
@@ -101,4 +102,5 @@ def read_settings(config: Config, options: OpenOptions, own_addresses: frozenset
         enable_original_recipient=config.bool("enable_original_recipient"),
         delay_warning=config.seconds("delay_warning_time") > 0,
         long_queue_ids=config.bool("enable_long_queue_ids"),
+        standard_from=config.get("header_from_format").lower() == "standard",
     )

@@ -131,7 +131,7 @@ class Access:
                 self._warn(f'restriction name "{name}" is obsolete: use "{OLD_NAMES[lower]}" instead')
                 lower = OLD_NAMES[lower]
             if lower == "check_relay_domains":
-                self._warn(f'support for restriction "{lower}" is old: use "reject_unauth_destination" instead')
+                self._warn(f'restriction "{lower}" is obsolete: use "reject_unauth_destination" instead')
             argument = ""
             if lower.startswith(_WITH_ARGUMENT) and lower != "check_relay_domains" and position < len(words):
                 argument = words[position]
@@ -253,7 +253,8 @@ class Access:
         if facts.recipient is None or await self._is_auth_destination(facts):
             return PERMIT
         address = to_text(quote_address(facts.recipient))
-        return Verdict(self._relay_code, "5.7.1", f"<{address}>: Relay access denied")
+        # The old restriction says it in other words than reject_unauth_destination.
+        return Verdict(self._relay_code, "5.7.1", f"<{address}>: Recipient address rejected: Relay access denied")
 
     async def _reject_unlisted_recipient(self, facts: Facts, argument: str) -> Result:
         if facts.recipient is None:
