@@ -172,14 +172,16 @@ def _message_fields(report: Report) -> list[str]:
 
 def _recipient_fields(report: Report, reported: Reported) -> list[str]:
     fields = [f"Final-Recipient: {_typed(report, reported.address)}"]
-    orcpt = unxtext(reported.orcpt) or b"rfc822;" + quote_address(reported.original or reported.address)
+    original = reported.original or reported.address
+    kind = b"utf-8;" if report.utf8 and not original.isascii() else b"rfc822;"
+    orcpt = unxtext(reported.orcpt) or kind + quote_address(original)
     fields.append(f"Original-Recipient: {_one_line(to_text(orcpt))}")
     fields.append(f"Action: {reported.action}")
     fields.append(f"Status: {reported.dsn}")
     if reported.mta:
         fields.append(f"Remote-MTA: dns; {reported.mta}")
-    kind = "smtp" if reported.diagnostic else f"X-{report.mail_name}"
-    fields += fold(f"Diagnostic-Code: {kind}; {reported.diagnostic or reported.reason}").split("\n")
+    source = "smtp" if reported.diagnostic else f"X-{report.mail_name}"
+    fields += fold(f"Diagnostic-Code: {source}; {reported.diagnostic or reported.reason}").split("\n")
     if report.retry_until:
         fields.append(f"Will-Retry-Until: {rfc5322_date(report.retry_until)}")
     return fields

@@ -82,10 +82,11 @@ def _become_owner(queue_directory: str) -> None:
 
 def _run(options: Options, config: Config, queue_directory: str) -> int:
     say = _reporter(config)
+    # Everything is imported before root becomes somebody who may not be able to read where Python lives.
+    from estafeta.commands.postsuper import running, stopped, structure  # noqa: F401
+
     _become_owner(queue_directory)
     if options.purge or options.structure:
-        from estafeta.commands.postsuper import structure
-
         structure.run(queue_directory, options, say)
     if not options.actions:
         return 0

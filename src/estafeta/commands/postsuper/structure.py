@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from estafeta.commands.postsuper.options import Options
 from estafeta.spool import layout, scan
 from estafeta.spool import maildrop as drop
+from estafeta.spool.queue import QueueStore, SpoolBusy
 
 OLD_S = 24 * 3600.0  # a temporary file that nobody touched for so long is nobody's
 
@@ -25,8 +26,6 @@ def run(queue_directory: str, options: Options, say: Callable[[str], None]) -> N
 
 
 def _structure(queue_directory: str, queues: tuple[str, ...], say: Callable[[str], None]) -> None:
-    from estafeta.spool.queue import QueueStore, SpoolBusy
-
     try:
         store = QueueStore(queue_directory)
     except SpoolBusy:
@@ -41,10 +40,7 @@ def _structure(queue_directory: str, queues: tuple[str, ...], say: Callable[[str
         store.close()
 
 
-def _check(queue_directory: str, name: str, store: object, say: Callable[[str], None]) -> None:
-    from estafeta.spool.queue import QueueStore
-
-    assert isinstance(store, QueueStore)
+def _check(queue_directory: str, name: str, store: QueueStore, say: Callable[[str], None]) -> None:
     try:
         messages = [item for item in scan.recover_file(queue_directory, name) if isinstance(item, scan.Queued)]
     except OSError as error:
