@@ -6,6 +6,7 @@ spool in wire form (CRLF); files and commands get LF.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,16 +28,29 @@ class Source:
     place: Place
 
     def chunks(self) -> Iterator[bytes]:
-        """The content with LF line ends, the last line ended; raises OSError."""
-        return unix_lines(self._wire())
+        """The content with LF line ends, the last line ended; raises OSError.
 
-    def _wire(self) -> Iterator[bytes]:
-        size = self.place.content_length
-        if size <= _CHUNK:
-            yield self.reader.read(self.place)
-            return
-        for start in range(0, size, _CHUNK):
-            yield self.reader.read(self.place, start, _CHUNK)
+        The queue file is opened now: the copy is made as the recipient, who cannot open it.
+        """
+        if self.place.content_length <= _CHUNK:
+            return unix_lines(iter((self.reader.read(self.place),)))
+        pieces = self._pieces(os.dup(self.reader.descriptor(self.place)))
+        next(pieces)  # from here on dropping the iterator closes the descriptor
+        return unix_lines(pieces)
+
+    def _pieces(self, fd: int) -> Iterator[bytes]:
+        try:
+            yield b""
+            at = self.place.content_offset
+            end = at + self.place.content_length
+            while at < end:
+                data = os.pread(fd, min(_CHUNK, end - at), at)
+                if not data:
+                    raise OSError(f"queue file {self.place.segment} is shorter than its record")
+                at += len(data)
+                yield data
+        finally:
+            os.close(fd)
 
     def header_block(self) -> bytes:
         """The message headers in wire form (of a monstrous block the beginning); raises OSError."""
