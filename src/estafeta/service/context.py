@@ -75,6 +75,10 @@ class Context:
             )
         return channel
 
+    def has_service(self, name: str) -> bool:
+        """True if master.cf has the service (its socket is there)."""
+        return os.path.exists(socket_path(name))
+
     def close_channels(self) -> None:
         """End every connection to other services."""
         for channel in self._channels.values():

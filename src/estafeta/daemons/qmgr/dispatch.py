@@ -123,10 +123,12 @@ class Dispatcher:
         self._through_retry(Request(message, indexes), reason)
 
     def _through_retry(self, request: Request, reason: str) -> None:
-        destination = self._destinations.get((RETRY, reason))
+        # A master.cf from before 2006 has no retry service: error defers too when the status says so.
+        service = RETRY if self._context.has_service(RETRY) else "error"
+        destination = self._destinations.get((service, reason))
         if destination is None:
-            destination = new_destination(RETRY, reason, reason, self.transport(RETRY))
-            self._destinations[RETRY, reason] = destination
+            destination = new_destination(service, reason, reason, self.transport(service))
+            self._destinations[service, reason] = destination
         destination.waiting.append(request)
         self._pump(destination)
 
@@ -204,8 +206,10 @@ class Dispatcher:
         transport = destination.transport
         never = reason.startswith("connect to")
         text = "4.3.0 mail transport unavailable" if never else "4.3.0 unknown mail transport error"
-        if transport == RETRY or self._stopped:
-            dsn, _, plain = destination.nexthop.partition(" ") if transport == RETRY else text.partition(" ")
+        last_resort = transport in (RETRY, "error")
+        if last_resort or self._stopped:
+            dsn, _, plain = (destination.nexthop if last_resort else text).partition(" ")
+            dsn = f"4{dsn[1:]}"
             self._done(request, _complete([], len(request.indexes), dsn, plain))
             return
         self._context.log.warning(f"transport {transport}: {reason}")

@@ -18,6 +18,7 @@ from estafeta.ipc.messages import (
     NOTIFY_FAILURE,
     NOTIFY_NEVER,
     NOTIFY_SUCCESS,
+    ContentFlag,
     Notice,
     NoticeKind,
     NoticeRecipient,
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 
 
 def wants_success(message: Message, index: int) -> bool:
-    """Did the sender ask to hear of a delivery?"""
-    return bool(message.envelope.recipients[index].notify & NOTIFY_SUCCESS)
+    """Did the sender ask to hear of a delivery (NOTIFY=SUCCESS, sendmail -v)?"""
+    envelope = message.envelope
+    return bool(envelope.recipients[index].notify & NOTIFY_SUCCESS) or bool(envelope.flags & ContentFlag.VERBOSE_TRACE)
 
 
 def is_simple(message: Message) -> bool:
@@ -92,6 +94,8 @@ async def _notify(qmgr: Qmgr, message: Message, kind: NoticeKind, results: list[
     envelope = message.envelope
     recipients = [NoticeRecipient(envelope.recipients[index], result) for index, result in results]
     service = {NoticeKind.FAILURE: "bounce", NoticeKind.DELAY: "defer", NoticeKind.SUCCESS: "trace"}[kind]
+    if not qmgr.context.has_service(service):
+        service = "bounce"  # one program serves all three; an old master.cf may not have trace
     try:
         reply = await qmgr.context.channel(service).call(Notice(kind, message.place, envelope, recipients))
     except ServiceLost as error:
@@ -102,7 +106,10 @@ async def _notify(qmgr: Qmgr, message: Message, kind: NoticeKind, results: list[
 
 def sort_result(message: Message, index: int, result: RecipientResult) -> None:
     """File one result."""
-    if result.outcome == Outcome.SENT:
+    if message.envelope.flags & ContentFlag.TRACE:  # sendmail -bv: whatever would have happened goes into the report
+        message.done.add(index)
+        message.sent.append((index, result))
+    elif result.outcome == Outcome.SENT:
         message.done.add(index)
         if wants_success(message, index):
             message.sent.append((index, result))
