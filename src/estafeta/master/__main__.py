@@ -14,9 +14,10 @@ import sys
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
+from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.config.settings_check import check_configuration
 from estafeta.master.directories import prepare_directories
-from estafeta.master.master import KNOWN_PROGRAMS, Master
+from estafeta.master.master import Master
 from estafeta.system.log import Log, Sink, open_sink
 
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService, load_master_cf
+from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
 from estafeta.master.preload import preload
@@ -30,11 +31,6 @@ from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fo
 from estafeta.system import privilege
 from estafeta.system.log import Log, Sink
 
-KNOWN_PROGRAMS = frozenset(
-    ("postscreen", "tlsproxy", "dnsblog", "pipe", "spawn", "qmqpd", "smtpd", "cleanup", "qmgr", "nqmgr", "oqmgr", "trivial-rewrite",
-     "pickup", "smtp", "lmtp", "local", "virtual", "error", "retry", "discard", "bounce", "defer", "trace", "showq", "postlogd",
-     "flush", "verify", "anvil", "tlsmgr", "proxymap", "scache")
-)  # fmt: skip
 STOP_S = 10.0
 RESTART_DELAY_S = 1.0
 ALIASES = {"nqmgr": "qmgr", "oqmgr": "qmgr", "lmtp": "smtp", "retry": "error", "defer": "bounce", "trace": "bounce"}
@@ -145,7 +141,9 @@ class Master:
                     self._wake(entry, now)
             deadline = min(deadline, entry.next_wakeup)
         if entry.wanted_at:
-            if now >= entry.wanted_at and not entry.state.workers and now >= entry.state.throttled_until:
+            if entry.state.workers:
+                entry.wanted_at = 0.0
+            elif now >= max(entry.wanted_at, entry.state.throttled_until):
                 entry.wanted_at = 0.0
                 self._start_worker(entry)
             else:
