@@ -10,11 +10,13 @@ import os
 from collections.abc import Collection
 
 from estafeta.config.config import Config, load_config
+from estafeta.config.environment_check import check_environment
 from estafeta.config.errors import ConfigError, ConfigProblem
 from estafeta.config.implemented import is_implemented
 from estafeta.config.legacy import restriction_warning, warning_for
 from estafeta.config.master_cf import MasterEntry, MasterService, read_master_cf, service_of
 from estafeta.config.registry import find_parameter, parameters
+from estafeta.config.restrictions import restriction_problems
 from estafeta.config.usage import Usage, analyse
 from estafeta.config.values import split_words, validate
 
@@ -39,7 +41,32 @@ def check_settings(config: Config, entries: list[MasterEntry] | None = None) -> 
     for name in config.set_names():
         problems += _check_one(name, config, usage)
     problems += _check_limits(config)
-    return problems
+    problems += check_environment(config)
+    if entries is None or not any(os.path.basename(entry.words[0]) == "smtpd" for entry in entries):
+        problems += _check_restrictions(config, config.path, 0, "")
+    return _once(problems)
+
+
+def _once(problems: list[ConfigProblem]) -> list[ConfigProblem]:
+    """Without what is said twice: a problem that has no line, if another one with its text has."""
+    placed = [problem for problem in problems if problem.line]
+    kept = [problem for problem in problems if problem.line or not any(one.text.endswith(problem.text) for one in placed)]
+    return list(dict.fromkeys(kept))
+
+
+def _check_restrictions(config: Config, path: str, line: int, label: str) -> list[ConfigProblem]:
+    found: list[ConfigProblem] = []
+    try:
+        problems = restriction_problems(config)
+    except ConfigError:
+        return found  # reported with its own line already
+    for name, severity, text in problems:
+        setting = config.setting(name)
+        if setting is None or setting.line:
+            found.append(ConfigProblem(severity, config.path, setting.line if setting else 0, f"parameter {name}: {text}"))
+        else:
+            found.append(ConfigProblem(severity, path, line, f"{label}: parameter {name}: {text}"))
+    return found
 
 
 def _problem(severity: str, path: str, error: ConfigError) -> ConfigProblem:
@@ -120,6 +147,8 @@ def check_services(
             found.append(ConfigProblem("fatal", path, service.line, text))
         seen.setdefault(key, service.line)
         own = config.with_overrides([("service_name", service.name), *service.overrides])
+        if program == "smtpd":
+            found += [one for one in _check_restrictions(own, path, service.line, label) if one not in found]
         for name, _ in service.overrides:
             parameter = find_parameter(name)
             if parameter is None:

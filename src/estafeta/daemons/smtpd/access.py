@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from estafeta.clients.rewrite import RewriteClient
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
+from estafeta.config.restrictions import PLANNED, WITH_ARGUMENT
 from estafeta.daemons.smtpd.unlisted import UnlistedCheck
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import AddressClass
@@ -62,11 +63,6 @@ OLD_NAMES = {
     "reject_invalid_hostname": "reject_invalid_helo_hostname",
     "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
 }
-# Known to postconf(5) but not there yet: naming one is allowed, evaluating it is a temporary refusal.
-PLANNED = frozenset(
-    ["check_ccert_access", "check_client_access", "check_client_a_access", "check_client_mx_access", "check_client_ns_access", "check_reverse_client_hostname_access", "check_reverse_client_hostname_a_access", "check_reverse_client_hostname_mx_access", "check_reverse_client_hostname_ns_access", "check_sasl_access", "permit_inet_interfaces", "permit_tls_all_clientcerts", "permit_tls_clientcerts", "reject_rbl_client", "permit_dnswl_client", "reject_rhsbl_client", "permit_rhswl_client", "reject_rhsbl_reverse_client", "reject_unknown_client_hostname", "reject_unknown_reverse_client_hostname", "reject_unknown_forward_client_hostname", "check_helo_access", "check_helo_a_access", "check_helo_mx_access", "check_helo_ns_access", "reject_rhsbl_helo", "reject_unknown_helo_hostname", "check_sender_access", "check_sender_a_access", "check_sender_mx_access", "check_sender_ns_access", "reject_authenticated_sender_login_mismatch", "reject_known_sender_login_mismatch", "reject_rhsbl_sender", "reject_sender_login_mismatch", "reject_unauthenticated_sender_login_mismatch", "reject_unknown_sender_domain", "reject_unverified_sender", "check_recipient_access", "check_recipient_a_access", "check_recipient_mx_access", "check_recipient_ns_access", "permit_mx_backup", "reject_rhsbl_recipient", "reject_unknown_recipient_domain", "reject_unverified_recipient", "reject_multi_recipient_bounce", "check_policy_service", "check_etrn_access", "reject_maps_rbl", "reject_plaintext_session", "permit_naked_ip_address"]
-)
-_WITH_ARGUMENT = ("check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit_rhswl")
 
 
 class Access:
@@ -133,7 +129,7 @@ class Access:
             if lower == "check_relay_domains":
                 self._warn(f'restriction "{lower}" is obsolete: use "reject_unauth_destination" instead')
             argument = ""
-            if lower.startswith(_WITH_ARGUMENT) and lower != "check_relay_domains" and position < len(words):
+            if lower.startswith(WITH_ARGUMENT) and lower != "check_relay_domains" and position < len(words):
                 argument = words[position]
                 position += 1
             elif ":" in name or name in classes:
