@@ -15,8 +15,8 @@ from estafeta.config.values import split_words
 from estafeta.system import privilege
 
 _FACILITIES = frozenset(
-    ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", *(f"local{n}" for n in range(8)))
-)  # fmt: skip
+    ("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp")
+) | {f"local{number}" for number in range(8)}
 _LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 # Lists of patterns, not of tables that something opens.

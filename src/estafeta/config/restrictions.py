@@ -78,8 +78,8 @@ def restriction_problems(config: Config, *, is_smtpd: bool = True) -> list[tuple
                 found.append((parameter, "fatal", f'unknown smtpd restriction: "{name}"'))
     if is_smtpd and not _guards_relaying(config, classes):
         text = (
-            "nothing here or in smtpd_recipient_restrictions keeps strangers from relaying: "
-            "specify at least one of " + ", ".join(sorted(_RELAY_GUARDS))
+            "in parameter smtpd_relay_restrictions or smtpd_recipient_restrictions, specify at least one working instance of: "
+            "reject_unauth_destination, defer_unauth_destination, reject, defer, defer_if_permit or check_relay_domains"
         )
         found.append(("smtpd_relay_restrictions", "fatal", text))
     return found

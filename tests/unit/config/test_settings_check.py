@@ -11,6 +11,8 @@ PROGRAMS = ("smtpd", "local")
 
 
 def texts(directory: Path, main: str, master: str = MASTER) -> list[str]:
+    if "compatibility_level" not in main:
+        main += "compatibility_level = 3.6\n"  # at level 0 nothing keeps strangers from relaying: refused, as by Postfix
     (directory / "main.cf").write_text(main)
     (directory / "master.cf").write_text(master)
     return [str(problem).replace(f"{directory}/", "") for problem in check_configuration(str(directory), PROGRAMS)]
@@ -70,3 +72,36 @@ def test_master_cf(tmp_path: Path) -> None:
 def test_unreadable(tmp_path: Path) -> None:
     assert [problem.severity for problem in check_configuration(str(tmp_path))] == ["fatal"]
     assert any("bad field count" in text for text in texts(tmp_path, "", "x inet n\n"))
+
+
+def test_open_relay_is_refused(tmp_path: Path) -> None:
+    say = "specify at least one working instance of: reject_unauth_destination"
+    assert any(text.startswith("fatal:") and say in text for text in texts(tmp_path, "compatibility_level = 0\n"))
+    main = "smtpd_relay_restrictions =\nsmtpd_recipient_restrictions = permit_mynetworks, own\nsmtpd_restriction_classes = own\n"
+    assert any(say in text for text in texts(tmp_path, main + "own = permit\n"))
+    assert not any(say in text for text in texts(tmp_path, main + "own = reject\n"))
+    found = texts(tmp_path, "", "587 inet n - n - - smtpd\n  -o smtpd_relay_restrictions=permit_sasl_authenticated\n")
+    assert next(text for text in found if say in text).startswith("fatal: master.cf, line 1: service 587/inet:")
+
+
+def test_restriction_names(tmp_path: Path) -> None:
+    found = texts(tmp_path, "\nsmtpd_client_restrictions = permit_mynetwork\n")
+    assert found == ['fatal: main.cf, line 2: parameter smtpd_client_restrictions: unknown smtpd restriction: "permit_mynetwork"']
+    found = texts(tmp_path, "smtpd_client_restrictions = check_client_access hash:/x, hash:/y, sleep 1, Reject_Unauth_Pipelining\n")
+    assert [text for text in found if "fatal" in text] == []
+    assert any("restriction check_client_access is not implemented" in text for text in found)
+
+
+def test_values_with_a_syntax_of_their_own(tmp_path: Path) -> None:
+    for line, say in (
+        ("myhostname = -a..b", "bad host name"),
+        ("inet_protocols = ipv5", "specify all, ipv4 or ipv6"),
+        ("syslog_facility = nosuch", "unknown syslog facility"),
+        ("queue_directory = spool", "no absolute path"),
+        ("smtpd_banner = a\0b", "control character"),
+        ("virtual_alias_maps = /etc/virtual", 'expecting "type:name" form'),
+        ("compatibility_level = x.y", "malformed compatibility level"),
+    ):
+        found = [text for text in texts(tmp_path, f"\n{line}\n") if text.startswith("fatal")]
+        assert len(found) == 1, found
+        assert found[0].startswith(f"fatal: main.cf, line 2: parameter {line.split()[0]}: ") and say in found[0]
