@@ -65,8 +65,8 @@ def test_refusals(instance: Instance) -> None:
         client.reply()
         assert client.ask(b"RCPT TO:<a@b.c>").startswith(b"503 5.5.1 Error: need MAIL command")
         client.ask(b"HELO x")
-        assert client.ask(b"MAIL FROM:<a@test.example>").startswith(b"250")
         assert client.ask(b"DATA").startswith(b"503 5.5.1 Error: need RCPT command")
+        assert client.ask(b"MAIL FROM:<a@test.example>").startswith(b"250")
         assert client.ask(b"MAIL FROM:<a@test.example>").startswith(b"503 5.5.1 Error: nested MAIL command")
         assert client.ask(b"RCPT TO:<x@discard.test>") == b"250 2.1.5 Ok\r\n"
         assert client.ask(b"RSET") == b"250 2.0.0 Ok\r\n"

@@ -10,39 +10,45 @@ import fcntl
 import getopt
 import os
 import resource
+import signal
 import sys
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
-from estafeta.config.programs import KNOWN_PROGRAMS
-from estafeta.config.settings_check import check_configuration
 from estafeta.master.directories import prepare_directories
 from estafeta.master.master import Master
+from estafeta.master.verify import verify_configuration
 from estafeta.system.log import Log, Sink, open_sink
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Start the system; in the foreground return when it has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() takes it: no traceback for a Ctrl-C while starting
     options, rest = getopt.getopt(sys.argv[1:] if arguments is None else arguments, "c:dwiDtv")
     values = dict(options)
     if rest:
         sys.stderr.write("usage: master [-c config_dir] [-d] [-w]\n")
         return 1
+    if arguments is None:
+        _close_inherited()
     directory = values.get("-c") or os.environ.get("MAIL_CONFIG") or "/etc/postfix"
     try:
         config = load_config(directory)
         sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), log_hostname(config))
         log = Log(sink, config.get("syslog_name") + "/master")
-    except (ConfigError, OSError) as error:
-        sys.stderr.write(f"postfix: fatal: {error}\n")
-        return 1
+    except ConfigError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"parameter maillog_file: open {error.filename}: {error.strerror}")
     try:
-        _check(config, log)
+        verify_configuration(directory, log)
         prepare_directories(config)
         os.chdir(config.get("queue_directory"))
         lock = _lock(config)
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         return _fatal(log, str(error))
+    except OSError as error:
+        return _fatal(log, f"{error.filename}: {error.strerror}" if error.filename else str(error))
     if "-d" in values:
         return _serve(config, sink, log, lock, ready=None)
     return _detach(config, sink, log, lock)
@@ -60,12 +66,19 @@ def _fatal(log: Log, text: str) -> int:
     return 1
 
 
-def _check(config: Config, log: Log) -> None:
-    """Refuse a wrong configuration; name what is set without effect."""
-    for problem in check_configuration(config.directory, KNOWN_PROGRAMS):
-        if problem.severity == "fatal":
-            raise ConfigError(problem.text, problem.path, problem.line or None)
-        log.warning(str(problem).removeprefix("warning: "))
+def _refuse(text: str) -> int:
+    sys.stderr.write(f"postfix: fatal: {text}\n")
+    return 1
+
+
+def _close_inherited() -> None:
+    """Whoever ran `postfix start` may wait for the end of a pipe that it gave us without wanting to."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.close(int(name))
+            except OSError:
+                pass  # the listing's own descriptor
 
 
 def _lock(config: Config) -> int:

@@ -34,7 +34,7 @@ def prepare_directories(config: Config) -> None:
         if found is None:
             raise ConfigError(f"parameter setgid_group: unknown group: {config.get('setgid_group')}", config.path)
         group = found
-    os.makedirs(queue, 0o755, exist_ok=True)
+    _make("queue_directory", queue, 0o755, config)
     for name in (*OWN_DIRECTORIES, *_MODES):
         path = os.path.join(queue, name)
         mode = _MODES.get(name, 0o700)
@@ -51,6 +51,16 @@ def prepare_directories(config: Config) -> None:
             except PermissionError:
                 pass
     data = config.get("data_directory")
-    os.makedirs(data, 0o700, exist_ok=True)
+    _make("data_directory", data, 0o700, config)
     if root and os.stat(data).st_uid != owner_uid:
         os.chown(data, owner_uid, owner_gid)
+
+
+def _make(parameter: str, path: str, mode: int, config: Config) -> None:
+    try:
+        os.makedirs(path, mode, exist_ok=True)
+        writable = os.access(path, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise config.error(parameter, f"cannot make directory {path}: {error.strerror}") from None
+    if not writable:
+        raise config.error(parameter, f"directory {path} is not writable: Permission denied")

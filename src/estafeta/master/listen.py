@@ -63,7 +63,8 @@ def inet_addresses(config: Config, name: str) -> list[tuple[socket.AddressFamily
         try:
             infos = socket.getaddrinfo(interface.strip("[]"), port, 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
         except OSError as error:
-            raise ConfigError(f"{interface}: {error.strerror}") from None
+            what = "" if host else "parameter inet_interfaces: "
+            raise ConfigError(f"{what}host not found: {interface}: {error.strerror}") from None
         for family, _, _, _, address in infos:
             entry = (socket.AddressFamily(family), (str(address[0]), int(address[1])))
             if family in families and entry not in found:
@@ -113,7 +114,12 @@ def open_unix(queue_directory: str, service: MasterService, owner: tuple[int, in
 
 
 def open_listeners(config: Config, service: MasterService, owner: tuple[int, int] | None) -> list[socket.socket]:
-    """All sockets of ``service``; raises ConfigError or OSError."""
-    if service.type in ("inet", "pass"):
-        return open_inet(config, service.name)
-    return open_unix(config.get("queue_directory"), service, owner)
+    """All sockets of ``service``; raises ConfigError with the place in master.cf."""
+    try:
+        if service.type in ("inet", "pass"):
+            return open_inet(config, service.name)
+        return open_unix(config.get("queue_directory"), service, owner)
+    except ConfigError as error:
+        raise ConfigError(error.reason.removeprefix("master.cf: "), f"{config.directory}/master.cf", service.line) from None
+    except OSError as error:
+        raise ConfigError(error.strerror or str(error), f"{config.directory}/master.cf", service.line) from None

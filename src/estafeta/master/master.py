@@ -26,10 +26,11 @@ from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
 from estafeta.master.preload import preload
+from estafeta.master.verify import verify_configuration
 from estafeta.service.daemon import Daemon
 from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fork
 from estafeta.system import privilege
-from estafeta.system.log import Log, Sink
+from estafeta.system.log import FileSink, Log, Sink, open_sink
 
 STOP_S = 10.0
 RESTART_DELAY_S = 1.0
@@ -78,6 +79,7 @@ class Master:
         self._workers: dict[int, Running] = {}
         self._signals: list[int] = []
         self._stopping = False
+        self._restart_all = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._life_read, self._life_write = os.pipe2(os.O_CLOEXEC)
         self._close_in_child: list[int] = []
@@ -218,7 +220,10 @@ class Master:
             return
         taken = set(entry.slots.values())
         slot = next(number for number in range(state.max_workers + len(taken) + 1) if number not in taken)
-        status_read, status_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        status_read, status_write = ours.detach(), theirs.detach()
         self.log.flush()
         pid = os.fork()
         if pid == 0:
@@ -314,11 +319,42 @@ class Master:
     def _reload(self) -> None:
         try:
             config = load_config(self.config.directory)
+            sink = open_sink(
+                config.get("maillog_file"), config.get("syslog_facility"), config.get("myhostname").partition(".")[0]
+            )
             self._apply(config)
         except (ConfigError, OSError) as error:
             self.log.error(f"reload: {error}; the old configuration stays in force")
             return
+        # A rotated log file: new workers write to the new one (the old one closes with the last worker that has it).
+        self.sink = self.log.sink = sink
+        self._hand_on_log()
         self.log.info(f"reload -- version {config.get('mail_version')}, configuration {config.directory}")
+
+    def _reopen_log(self, config: Config) -> None:
+        """After a rotation the old name is a new file; raises OSError. Workers that stay end then, to come back with it."""
+        old = self.sink
+        names = ("maillog_file", "syslog_facility")
+        same = all(config.get(name) == self.config.get(name) for name in names)
+        self._restart_all = not (same and old.is_current(config.get("maillog_file")))
+        if self._restart_all:
+            host = config.get("myhostname").partition(".")[0]
+            self.sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), host)
+            self.log = Log(self.sink, config.get("syslog_name") + "/master")
+            old.close()
+
+    def _hand_on_log(self) -> None:
+        """Workers that stay get the new log file: they may not be able to open it."""
+        if not isinstance(self.sink, FileSink):
+            return
+        for entry in self.running.values():
+            if entry.daemon_class.stays:
+                for descriptor in entry.status_fds.values():
+                    with socket.socket(fileno=os.dup(descriptor)) as link:
+                        try:
+                            socket.send_fds(link, [b"L"], [self.sink.descriptor])
+                        except OSError as error:
+                            self.log.warning(f"{entry.service.name}: new log file: {error}")
 
     def _apply(self, config: Config) -> None:
         """Bring the services in line with main.cf and master.cf; raises before anything is changed."""
@@ -369,8 +405,10 @@ class Master:
 
     def _replace(self, old: Running, entry: Running) -> None:
         """Workers of the old configuration drain; one that stays takes the new configuration by itself."""
+        jailed = entry.service.chroot and privilege.is_root()  # it cannot read the new main.cf
+        number = signal.SIGTERM if entry.daemon_class.stays and (jailed or self._restart_all) else signal.SIGHUP
         for pid in old.slots:
-            _kill(pid, signal.SIGHUP)
+            _kill(pid, number)
             self._workers[pid] = entry
         entry.slots.update(old.slots)
         entry.status_fds.update(old.status_fds)

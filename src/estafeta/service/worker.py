@@ -22,7 +22,7 @@ from estafeta.config.master_cf import MasterService
 from estafeta.service.context import Context
 from estafeta.service.daemon import Daemon
 from estafeta.system import privilege
-from estafeta.system.log import Log, Sink
+from estafeta.system.log import FileSink, Log, Sink
 
 DRAIN_S = 60.0
 FINISH_S = 5.0  # what is in hand at SIGTERM may take this long
@@ -39,7 +39,7 @@ class WorkerSpec:
     service: MasterService
     sink: Sink
     listeners: list[socket.socket]
-    status_fd: int  # a pipe: 'a' available, 'b' busy
+    status_fd: int  # a socket to the master: 'a' available, 'b' busy; the master sends a new log file
     life_fd: int  # a pipe that ends when the master does
     client_limit: int
     program: str  # postfix/smtpd
@@ -124,6 +124,7 @@ class Worker:
         self.context.on_clients = self._clients_changed
         self._accept_on()
         loop.add_reader(self.spec.life_fd, self._finish)
+        loop.add_reader(self.spec.status_fd, self._from_master)
         timer = loop.create_task(self._watch())
         try:
             await self._done
@@ -139,6 +140,21 @@ class Worker:
     def _finish(self) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
+
+    def _from_master(self) -> None:
+        """A new log file after a rotation, or the end of the master."""
+        with socket.socket(fileno=os.dup(self.spec.status_fd)) as link:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(link, 16, 1)
+            except OSError:
+                return
+        if not data:
+            self.context.loop.remove_reader(self.spec.status_fd)
+        for descriptor in descriptors:
+            if isinstance(self.spec.sink, FileSink):
+                self.spec.sink.continue_in(descriptor)
+            else:
+                os.close(descriptor)
 
     def _reload(self) -> None:
         try:

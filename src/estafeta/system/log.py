@@ -44,6 +44,12 @@ class Sink(Protocol):
     def flush(self) -> None:
         """Write what is queued."""
 
+    def is_current(self, path: str) -> bool:
+        """Whether lines still go where ``path`` leads: False after the file was renamed or removed."""
+
+    def close(self) -> None:
+        """Release what the sink holds."""
+
 
 class FileSink:
     """Lines with Postfix's maillog_file time stamp, appended to one file descriptor."""
@@ -54,6 +60,17 @@ class FileSink:
         self._hostname = hostname
         self._second = 0
         self._stamp = ""
+
+    @property
+    def descriptor(self) -> int:
+        """The file, to hand on to another process."""
+        return self._fd
+
+    def continue_in(self, descriptor: int) -> None:
+        """Write to another file from now on (after a rotation); takes ``descriptor`` over."""
+        self.flush()
+        os.dup2(descriptor, self._fd, inheritable=False)
+        os.close(descriptor)
 
     def emit(self, severity: Severity, tag: str, text: str) -> None:
         now = int(time.time())
@@ -71,6 +88,18 @@ class FileSink:
                 os.write(self._fd, data)
             except OSError:
                 pass
+
+    def is_current(self, path: str) -> bool:
+        if path == "/dev/stdout":
+            return True
+        try:
+            return os.path.samestat(os.stat(path), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        self.flush()
+        os.close(self._fd)
 
 
 class SyslogSink:
@@ -117,6 +146,14 @@ class SyslogSink:
                 self._socket.close()
                 self._socket = None
 
+    def is_current(self, path: str) -> bool:
+        return True
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
 
 class StderrSink:
     """For commands and for start-up errors: ``postfix/postmap: fatal: ...`` on standard error."""
@@ -125,6 +162,12 @@ class StderrSink:
         sys.stderr.write(f"{tag.partition('[')[0]}: {text}\n")
 
     def flush(self) -> None:
+        sys.stderr.flush()
+
+    def is_current(self, path: str) -> bool:
+        return True
+
+    def close(self) -> None:
         sys.stderr.flush()
 
 
