@@ -30,12 +30,13 @@ _Bool = bool
 class Config:
     """The configuration of one instance. Make it with `load_config`."""
 
-    __slots__ = ("_expanded", "_settings", "_typed", "directory", "path", "warnings")
+    __slots__ = ("_expanded", "_settings", "_typed", "directory", "path", "reads_files", "warnings")
 
     def __init__(self, directory: str, settings: Mapping[str, Setting], warnings: tuple[str, ...] = ()) -> None:
         self.directory = directory
         self.path = f"{directory}/main.cf"
         self.warnings = warnings
+        self.reads_files = True  # False for postconf, which shows the name of the file of myorigin
         self._settings = dict(settings)
         self._expanded: dict[str, str] = {}
         self._typed: dict[str, object] = {}
@@ -77,6 +78,22 @@ class Config:
         setting = self._settings.get(name)
         return setting.value if setting is not None else self.default(name)
 
+    def _lookup_content(self, name: str) -> str | None:
+        if name == "myorigin" and self.is_set(name):
+            return self.get(name)
+        return self._lookup(name)
+
+    def _first_line(self, path: str) -> str:
+        # Debian's Postfix: a myorigin that is a file name means the first line of the file (/etc/mailname).
+        try:
+            with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+                value = stream.readline(1024).strip()
+        except OSError as error:
+            raise self.error("myorigin", f"{path}: cannot open file: {error.strerror}") from None
+        if not value:
+            raise self.error("myorigin", f"{path}: the first line is empty")
+        return value
+
     # Text.
 
     def get(self, name: str) -> str:
@@ -89,9 +106,11 @@ class Config:
                 value = self._follow_raw(raw)
             else:
                 try:
-                    value = expand(raw, self._lookup)
+                    value = expand(raw, self._lookup_content)
                 except ExpandError as error:
                     raise self.error(name, str(error)) from None
+                if name == "myorigin" and self.reads_files and value.startswith("/"):
+                    value = self._first_line(value)
             if len(self._expanded) >= _CACHE_LIMIT:
                 self._expanded.clear()
             self._expanded[name] = value
@@ -192,7 +211,9 @@ class Config:
         settings = dict(self._settings)
         for name, value in pairs:
             settings[name] = Setting(name, value, 0)
-        return Config(self.directory, settings, self.warnings)
+        config = Config(self.directory, settings, self.warnings)
+        config.reads_files = self.reads_files
+        return config
 
     def check(self) -> list[ConfigProblem]:
         """Every problem of main.cf: bad values (fatal); names without effect or old (warnings)."""

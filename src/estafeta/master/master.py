@@ -79,7 +79,6 @@ class Master:
         self._workers: dict[int, Running] = {}
         self._signals: list[int] = []
         self._stopping = False
-        self._restart_all = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._life_read, self._life_write = os.pipe2(os.O_CLOEXEC)
         self._close_in_child: list[int] = []
@@ -319,6 +318,7 @@ class Master:
     def _reload(self) -> None:
         try:
             config = load_config(self.config.directory)
+            verify_configuration(config.directory, self.log)
             sink = open_sink(
                 config.get("maillog_file"), config.get("syslog_facility"), config.get("myhostname").partition(".")[0]
             )
@@ -327,21 +327,11 @@ class Master:
             self.log.error(f"reload: {error}; the old configuration stays in force")
             return
         # A rotated log file: new workers write to the new one (the old one closes with the last worker that has it).
-        self.sink = self.log.sink = sink
+        old, self.sink, self.log.sink = self.sink, sink, sink
         self._hand_on_log()
+        if isinstance(old, FileSink):
+            os.close(old.descriptor)
         self.log.info(f"reload -- version {config.get('mail_version')}, configuration {config.directory}")
-
-    def _reopen_log(self, config: Config) -> None:
-        """After a rotation the old name is a new file; raises OSError. Workers that stay end then, to come back with it."""
-        old = self.sink
-        names = ("maillog_file", "syslog_facility")
-        same = all(config.get(name) == self.config.get(name) for name in names)
-        self._restart_all = not (same and old.is_current(config.get("maillog_file")))
-        if self._restart_all:
-            host = config.get("myhostname").partition(".")[0]
-            self.sink = open_sink(config.get("maillog_file"), config.get("syslog_facility"), host)
-            self.log = Log(self.sink, config.get("syslog_name") + "/master")
-            old.close()
 
     def _hand_on_log(self) -> None:
         """Workers that stay get the new log file: they may not be able to open it."""
@@ -406,7 +396,7 @@ class Master:
     def _replace(self, old: Running, entry: Running) -> None:
         """Workers of the old configuration drain; one that stays takes the new configuration by itself."""
         jailed = entry.service.chroot and privilege.is_root()  # it cannot read the new main.cf
-        number = signal.SIGTERM if entry.daemon_class.stays and (jailed or self._restart_all) else signal.SIGHUP
+        number = signal.SIGTERM if entry.daemon_class.stays and jailed else signal.SIGHUP
         for pid in old.slots:
             _kill(pid, number)
             self._workers[pid] = entry

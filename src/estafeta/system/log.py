@@ -44,12 +44,6 @@ class Sink(Protocol):
     def flush(self) -> None:
         """Write what is queued."""
 
-    def is_current(self, path: str) -> bool:
-        """Whether lines still go where ``path`` leads: False after the file was renamed or removed."""
-
-    def close(self) -> None:
-        """Release what the sink holds."""
-
 
 class FileSink:
     """Lines with Postfix's maillog_file time stamp, appended to one file descriptor."""
@@ -88,18 +82,6 @@ class FileSink:
                 os.write(self._fd, data)
             except OSError:
                 pass
-
-    def is_current(self, path: str) -> bool:
-        if path == "/dev/stdout":
-            return True
-        try:
-            return os.path.samestat(os.stat(path), os.fstat(self._fd))
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        self.flush()
-        os.close(self._fd)
 
 
 class SyslogSink:
@@ -146,14 +128,6 @@ class SyslogSink:
                 self._socket.close()
                 self._socket = None
 
-    def is_current(self, path: str) -> bool:
-        return True
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-
 
 class StderrSink:
     """For commands and for start-up errors: ``postfix/postmap: fatal: ...`` on standard error."""
@@ -162,12 +136,6 @@ class StderrSink:
         sys.stderr.write(f"{tag.partition('[')[0]}: {text}\n")
 
     def flush(self) -> None:
-        sys.stderr.flush()
-
-    def is_current(self, path: str) -> bool:
-        return True
-
-    def close(self) -> None:
         sys.stderr.flush()
 
 

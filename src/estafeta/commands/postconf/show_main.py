@@ -39,7 +39,9 @@ def load(options: Options) -> Config:
         settings["config_directory"] = Setting("config_directory", options.directory, 0)
     for text in main.warnings:
         warn(text)
-    return Config(options.directory, settings).with_overrides(options.overrides)
+    config = Config(options.directory, settings)
+    config.reads_files = False
+    return config.with_overrides(options.overrides)
 
 
 def load_entries(options: Options, required: bool) -> list[MasterEntry]:
