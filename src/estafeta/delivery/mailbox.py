@@ -28,13 +28,16 @@ class Source:
     place: Place
 
     def chunks(self) -> Iterator[bytes]:
-        """The content with LF line ends, the last line ended; raises OSError.
+        """The content with LF line ends, the last line ended; iterating raises OSError.
 
         The queue file is opened now: the copy is made as the recipient, who cannot open it.
         """
-        if self.place.content_length <= _CHUNK:
-            return unix_lines(iter((self.reader.read(self.place),)))
-        pieces = self._pieces(os.dup(self.reader.descriptor(self.place)))
+        try:
+            if self.place.content_length <= _CHUNK:
+                return unix_lines(iter((self.reader.read(self.place),)))
+            pieces = self._pieces(os.dup(self.reader.descriptor(self.place)))
+        except OSError as error:
+            return _failing(error)
         next(pieces)  # from here on dropping the iterator closes the descriptor
         return unix_lines(pieces)
 
@@ -63,6 +66,14 @@ class Source:
             if len(data) >= size:
                 break
         return data
+
+
+def _failing(error: OSError) -> Iterator[bytes]:
+    yield from _raised(error)
+
+
+def _raised(error: OSError) -> Iterator[bytes]:
+    raise error
 
 
 def unix_lines(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 Source: RFC 5321 sections 4.1 and 4.5, RFC 3030 (BDAT), RFC 2920 (PIPELINING). postconf(5) line_length_limit,
 smtpd_forbid_bare_newline.
 Owns: cutting the stream into commands and message content, dot-unstuffing, which command may follow which.
-Invariants: only <CR><LF>.<CR><LF> ends a message; over-long lines and refused contents are still consumed to their end;
+Invariants: only <CR><LF>.<CR><LF> ends a message; lines are cut at the limit, and refused contents still consumed to their end;
 after STOP nothing more is read (QUIT, STARTTLS: what was pipelined behind STARTTLS is thrown away by ``take_leftover``).
 
 The caller says which answer a command got (``advance``): the transition table below decides what may come next. A pair that
@@ -63,10 +63,6 @@ class Command(NamedTuple):
     line: bytes
 
 
-class LineTooLong(NamedTuple):
-    """A command line over the limit has been skipped."""
-
-
 class Content(NamedTuple):
     """Message content, unstuffed, CRLF line ends. ``last``: the message is complete.
 
@@ -92,14 +88,14 @@ class ChunkContent(NamedTuple):
     dots: bool
 
 
-Event = Command | LineTooLong | Content | ChunkContent
+Event = Command | Content | ChunkContent
 
 
 class SmtpServer:
     """One conversation. Feed with ``receive_data``, ask with ``next_event`` until it gives None."""
 
     __slots__ = (
-        "_buffer", "_chunk_last", "_chunk_left", "_dots_before", "_held", "_limit", "_scan", "_skipping", "_start_of_line",
+        "_buffer", "_chunk_last", "_chunk_left", "_dots_before", "_held", "_kept", "_limit", "_scan", "_skipping", "_start_of_line",
         "state",
     )  # fmt: skip
 
@@ -110,6 +106,7 @@ class SmtpServer:
         self._scan = 0  # everything before this has been searched for the end
         self._start_of_line = True  # DATA: the buffer starts at the start of a line
         self._skipping = False
+        self._kept = b""  # the start of a line that is too long: the rest of it is thrown away
         self._chunk_left = 0
         self._chunk_last = False
         self._dots_before = False  # DATA: a line that starts with a dot lies before ``_scan``
@@ -124,6 +121,10 @@ class SmtpServer:
         """True if bytes wait that have not been read as a command: the client pipelines."""
         return bool(self._buffer)
 
+    def peek(self, most: int) -> bytes:
+        """The first bytes of the unread input."""
+        return bytes(self._buffer[:most])
+
     def take_leftover(self) -> bytes:
         """Give up the unread input (after STARTTLS or QUIT)."""
         leftover = bytes(self._buffer)
@@ -137,11 +138,9 @@ class SmtpServer:
     def order_error(self, verb: bytes) -> bytes:
         """The reply for a command out of order."""
         if self.state is State.BDAT and verb in (b"MAIL", b"RCPT", b"DATA"):
-            if verb == b"MAIL":
-                return b"503 5.5.1 Error: nested MAIL command"
             return b"503 5.5.1 Error: " + verb + b" after BDAT"
-        if verb == b"RCPT" and self.state is State.BDAT:
-            return b"503 5.5.1 Error: RCPT after BDAT"
+        if self.state is State.MAIL and verb in (b"DATA", b"BDAT"):
+            return b"554 5.5.1 Error: no valid recipients"
         return _ORDER_ERRORS[verb]
 
     def advance(self, verb: bytes) -> None:
@@ -189,6 +188,7 @@ class SmtpServer:
                 self._scan = 0
             elif len(buffer) > self._limit:
                 self._skipping = True
+                self._kept = bytes(buffer[: self._limit])
                 buffer.clear()
                 self._scan = 0
             else:
@@ -197,9 +197,10 @@ class SmtpServer:
         self._scan = 0
         line = bytes(buffer[:end])
         del buffer[: end + 1]
-        if self._skipping or len(line) > self._limit:
+        if self._skipping:
             self._skipping = False
-            return LineTooLong()
+            line, self._kept = self._kept, b""
+        line = line[: self._limit]
         if line.endswith(b"\r"):
             line = line[:-1]
         verb, _, argument = line.lstrip().partition(b" ")

@@ -7,6 +7,8 @@ Invariant: a look-up that fails gives a temporary refusal, never a permission an
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -186,9 +188,9 @@ class Access:
 
     def _subject(self, facts: Facts) -> tuple[str, str]:
         if facts.recipient is not None:
-            return to_text(quote_address(facts.recipient)), "Recipient address"
+            return shown(facts.recipient), "Recipient address"
         if facts.sender is not None:
-            return to_text(quote_address(facts.sender)), "Sender address"
+            return shown(facts.sender), "Sender address"
         if facts.helo:
             return facts.helo, "Helo command"
         return f"{facts.client_name}[{facts.client_address}]", "Client host"
@@ -235,20 +237,20 @@ class Access:
     async def _reject_unauth_destination(self, facts: Facts, argument: str) -> Result:
         if facts.recipient is None or await self._is_auth_destination(facts):
             return None
-        address = to_text(quote_address(facts.recipient))
+        address = shown(facts.recipient)
         return Verdict(self._relay_code, "5.7.1", f"<{address}>: Relay access denied")
 
     async def _defer_unauth_destination(self, facts: Facts, argument: str) -> Result:
         if facts.recipient is None or await self._is_auth_destination(facts):
             return None
-        return Verdict(454, "4.7.1", f"<{to_text(quote_address(facts.recipient))}>: Relay access denied")
+        return Verdict(454, "4.7.1", f"<{shown(facts.recipient)}>: Relay access denied")
 
     async def _check_relay_domains(self, facts: Facts, argument: str) -> Result:
         if facts.client_name != "unknown" and await self._relay_domains.match(facts.client_name):
             return PERMIT
         if facts.recipient is None or await self._is_auth_destination(facts):
             return PERMIT
-        address = to_text(quote_address(facts.recipient))
+        address = shown(facts.recipient)
         # The old restriction says it in other words than reject_unauth_destination.
         return Verdict(self._relay_code, "5.7.1", f"<{address}>: Recipient address rejected: Relay access denied")
 
@@ -268,16 +270,16 @@ class Access:
         code, dsn, text = found
         if what == "Sender" and dsn == "5.1.1":
             dsn = "5.1.0"
-        return Verdict(code, dsn, f"<{to_text(quote_address(address))}>: {what} address rejected: {text}")
+        return Verdict(code, dsn, f"<{shown(address)}>: {what} address rejected: {text}")
 
     async def _reject_unauth_pipelining(self, facts: Facts, argument: str) -> Result:
         if not facts.pipelined:
             return None
-        what, _ = self._subject(facts)
+        what = "DATA"
         return Verdict(503, "5.5.0", f"<{what}>: Data command rejected: Improper use of SMTP command pipelining")
 
     async def _reject_invalid_helo(self, facts: Facts, argument: str) -> Result:
-        if not facts.helo or is_hostname(facts.helo) or facts.helo.startswith("["):
+        if not facts.helo or is_hostname(facts.helo) or facts.helo.startswith("[") or is_numeric(facts.helo):
             return None
         return Verdict(self._invalid_code, "5.5.2", f"<{facts.helo}>: Helo command rejected: Invalid name")
 
@@ -292,7 +294,7 @@ class Access:
         domain = to_text(address.rpartition(b"@")[2]) if b"@" in address else ""
         if domain.startswith("[") or (is_hostname(domain) and "." in domain):
             return None
-        text = f"<{to_text(quote_address(address))}>: {what} address rejected: need fully-qualified address"
+        text = f"<{shown(address)}>: {what} address rejected: need fully-qualified address"
         return Verdict(self._non_fqdn_code, "5.5.2", text)
 
     async def _reject_non_fqdn_sender(self, facts: Facts, argument: str) -> Result:
@@ -302,10 +304,36 @@ class Access:
         return self._non_fqdn(facts.recipient, "Recipient") if facts.recipient else None
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def shown(address: bytes) -> str:
+    """An address as replies show it: without quotes, control characters blanked."""
+    return _UNPRINTABLE.sub(" ", to_text(address))
+
+
+def logged(address: bytes) -> str:
+    """An address in a ``reject:`` line: quoted where it has to be."""
+    if address.startswith(b"@"):
+        return '""' + to_text(address)
+    return to_text(quote_address(address)) if address else ""
+
+
 def is_hostname(name: str) -> bool:
     """True for syntactically valid host names (labels of letters, digits, hyphens, underscores)."""
     labels = name.rstrip(".").split(".")
     return bool(name) and len(name) <= 255 and all(_is_label(label) for label in labels) and not labels[-1].isdigit()
+
+
+def is_numeric(name: str) -> bool:
+    """True for an IP address without brackets."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, name)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def _is_label(label: str) -> bool:

@@ -9,7 +9,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from estafeta.daemons.smtpd.access import Verdict
+from estafeta.daemons.smtpd.access import Verdict, is_hostname, is_numeric, shown
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -21,7 +21,7 @@ from estafeta.ipc.messages import (
     ContentFlag,
     Recipient,
 )
-from estafeta.mail.address import AddressError, parse_path, quote_address
+from estafeta.mail.address import AddressError, parse_path
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import Command
 from estafeta.tables.table import LookupFailed
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from estafeta.daemons.smtpd.session import Session
 
 _NOTIFY = {b"SUCCESS": NOTIFY_SUCCESS, b"FAILURE": NOTIFY_FAILURE, b"DELAY": NOTIFY_DELAY}
-_ORCPT = re.compile(rb"[A-Za-z0-9-]+;[\x21-\x7e]+")
-_SIMPLE = re.compile(rb":<([A-Za-z0-9_.-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*)>((?: .*)?)")
+_XTEXT = re.compile(rb"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+")
+_ORCPT = re.compile(rb"[A-Za-z0-9-]+;((?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*)")
+_LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SIMPLE = re.compile(rb"<([A-Za-z0-9_.][A-Za-z0-9_.-]*@(?:" + _LABEL + rb"\.){1,8}[A-Za-z][A-Za-z0-9]{0,62})>((?: .*)?)")
+_BLANK = re.compile(rb"[ \t]")
 
 
 class _BadParameter(Exception):
@@ -45,23 +48,67 @@ class _BadParameter(Exception):
 def _path(session: Session, command: Command, keyword: bytes) -> tuple[bytes, list[bytes]] | None:
     """The address and the parameters behind ``FROM:`` or ``TO:``; None if the line has not that form."""
     argument = command.argument
-    if argument[: len(keyword)].upper() != keyword:
+    if argument[: len(keyword)].upper() != keyword or argument[len(keyword) : len(keyword) + 1] != b":":
         return None
-    rest = argument[len(keyword) :]
+    rest = argument[len(keyword) + 1 :].lstrip()
+    if not rest:
+        return None
     simple = _SIMPLE.fullmatch(rest)
     if simple is not None:
         return simple[1], simple[2].split()
-    rest = rest.lstrip()
-    if not rest.startswith(b":"):
-        return None
-    path = parse_path(rest[1:], session.service.settings.strict_rfc821)
-    if path.address.startswith(b"@") or path.address.endswith(b"@") or b"@@" in path.address:
-        raise AddressError("missing localpart or domain")
-    return path.address, path.parameters.split()
+    settings = session.service.settings
+    if settings.strict_rfc821 and not rest.startswith(b"<"):
+        raise AddressError("address without <>")
+    if rest.startswith(b"<<"):
+        rest = rest[1:].replace(b">>", b">", 1)
+    if rest.startswith(b"<@") and b":" not in rest.partition(b">")[0]:
+        end = rest.find(b">")  # a domain without a user: parse_path has no word for it
+        address, parameters = rest[1:end], rest[end + 1 :]
+        if end < 0 or b"@" in address[1:]:
+            raise AddressError("bad address")
+    else:
+        path = parse_path(rest, False)
+        address, parameters = path.address, path.parameters
+    words = parameters.split()
+    utf8 = any(word.upper() == b"SMTPUTF8" for word in words) or (
+        session.transaction is not None and session.transaction.smtputf8
+    )
+    check_address(address, rest, utf8=utf8, allow_min_user=settings.allow_min_user)
+    return address, words
+
+
+def check_address(address: bytes, written: bytes, *, utf8: bool, allow_min_user: bool) -> None:
+    """What Postfix takes for an address in an envelope; raises AddressError. ``written`` is how it came."""
+    local, at, domain = address.rpartition(b"@")
+    if not at:
+        local = address
+    if b"@@" in address or (at and not domain):
+        raise AddressError("missing domain")
+    if local.startswith(b"-") and not allow_min_user:
+        raise AddressError("address starts with a hyphen")
+    if _BLANK.search(local) and not any(mark in written for mark in (b'"', b"\\", b"(")):
+        raise AddressError("blank in address")
+    if not at:
+        return
+    if domain.startswith(b"["):
+        literal = domain[1:-1].decode("latin-1")
+        if not domain.endswith(b"]") or not is_numeric(literal[5:] if literal[:5].lower() == "ipv6:" else literal):
+            raise AddressError("bad address literal")
+        return
+    if not domain.isascii() and not utf8:
+        raise AddressError("domain name needs SMTPUTF8")
+    if domain.endswith(b".."):
+        raise AddressError("bad domain name")
+    if not is_hostname(to_text(domain)):
+        raise AddressError("bad domain name")
 
 
 def _illegal(session: Session, verb: str, command: Command) -> None:
     text = to_text(command.argument.partition(b":")[2].strip() or command.argument)
+    if b"\0" in command.argument or (b"<" in command.argument and b">" not in command.argument):
+        return
+    if session.service.settings.strict_rfc821 and not text.startswith("<"):
+        text = text.partition(" ")[0]
     session.warning(f"Illegal address syntax from {session.where} in {verb} command: {text}")
 
 
@@ -116,17 +163,21 @@ def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes
     name, _, value = parameter.partition(b"=")
     name = name.upper()
     if name == b"SIZE":
-        if not value.isdigit() or len(value) > 20:
+        if not value.isdigit():
             raise _BadParameter(b"501 5.5.4 Bad message size syntax")
+        if len(value) > 18:
+            raise _BadParameter(b"552 5.3.4 Message size exceeds file system imposed limit")
         transaction.declared_size = int(value)
     elif name == b"BODY" and value.upper() in (b"8BITMIME", b"7BIT"):
         transaction.eight_bit = value.upper() == b"8BITMIME"
+    elif name in (b"RET", b"ENVID") and not session.service.settings.dsn:
+        raise _BadParameter(b"501 5.7.1 DSN support is disabled")
     elif name == b"RET":
-        if value.upper() not in (b"FULL", b"HDRS"):
+        if transaction.ret or value.upper() not in (b"FULL", b"HDRS"):
             raise _BadParameter(b"501 5.5.4 Bad RET parameter syntax")
         transaction.ret = value.upper().decode()
     elif name == b"ENVID":
-        if not value or len(value) > 100:
+        if transaction.envid or not _XTEXT.fullmatch(value):
             raise _BadParameter(b"501 5.5.4 Bad ENVID parameter syntax")
         transaction.envid = value
     elif name == b"SMTPUTF8" and not value and session.service.settings.smtputf8:
@@ -138,10 +189,16 @@ def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes
 
 
 def _rcpt_parameter(recipient: Recipient, parameter: bytes, session: Session) -> None:
-    name, _, value = parameter.partition(b"=")
+    name, equals, value = parameter.partition(b"=")
     name = name.upper()
-    if name == b"NOTIFY":
+    if name in (b"NOTIFY", b"ORCPT") and equals and not session.service.settings.dsn:
+        raise _BadParameter(b"501 5.7.1 DSN support is disabled")
+    if name == b"NOTIFY" and equals:
         words = value.upper().split(b",")
+        if len(words) > 1 and not words[-1]:
+            words.pop()
+        if recipient.notify:
+            raise _BadParameter(b"501 5.5.4 Error: Bad NOTIFY parameter syntax")
         if words == [b"NEVER"]:
             recipient.notify = NOTIFY_NEVER
             return
@@ -155,7 +212,7 @@ def _rcpt_parameter(recipient: Recipient, parameter: bytes, session: Session) ->
             notify |= bit
         recipient.notify = notify
     elif name == b"ORCPT":
-        if not _ORCPT.fullmatch(value) or len(value) > 500:
+        if recipient.orcpt or not _ORCPT.fullmatch(value) or len(value) > 500:
             raise _BadParameter(b"501 5.5.4 Error: Bad ORCPT parameter syntax")
         recipient.orcpt = value
     else:
@@ -169,7 +226,12 @@ async def rcpt_command(session: Session, command: Command) -> None:
     transaction = session.transaction
     assert transaction is not None
     if len(transaction.recipients) >= settings.recipient_limit:
-        session.failed(b"RCPT", b"452 4.5.3 Error: too many recipients")
+        transaction.overshoot += 1
+        reply = b"452 4.5.3 Error: too many recipients"
+        if transaction.overshoot > settings.recipient_overshoot_limit:
+            session.failed(b"RCPT", reply)
+        else:
+            session.refuse_softly(b"RCPT", reply)
         return
     try:
         parsed = _path(session, command, b"TO")
@@ -193,7 +255,6 @@ async def rcpt_command(session: Session, command: Command) -> None:
         session.failed(b"RCPT", bad.reply)
         return
     session.facts.recipient = address
-    session.facts.pipelined = session.machine.has_input and not session.facts.esmtp
     verdict = await _recipient_verdict(session, address)
     if session.closed:
         return
@@ -232,7 +293,7 @@ async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None
         verdict = await service.access.refuse_unlisted(address, session.facts.sender or b"", "Recipient")
     except (LookupFailed, ServiceLost) as error:
         session.warning(f"recipient check: {error}")
-        verdict = Verdict(451, "4.3.0", f"<{to_text(quote_address(address))}>: Temporary lookup failure")
+        verdict = Verdict(451, "4.3.0", f"<{shown(address)}>: Temporary lookup failure")
     if verdict is not None:
         session.log_reject(verdict, "RCPT")
     return verdict
@@ -265,7 +326,7 @@ async def vrfy_command(session: Session, command: Command) -> None:
         try:
             verdict = await session.service.access.refuse_unlisted(address.address, b"", "Recipient")
         except (LookupFailed, ServiceLost):
-            verdict = Verdict(451, "4.3.0", f"<{to_text(address.address)}>: Temporary lookup failure")
+            verdict = Verdict(451, "4.3.0", f"<{shown(address.address)}>: Temporary lookup failure")
         if verdict is not None:
             session.log_reject(verdict, "VRFY")
     session.facts.recipient = before

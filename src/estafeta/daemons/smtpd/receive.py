@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 STREAM_FROM = 262144  # octets: a message beyond this streams
 
+_OLD_ERROR = b"told"
+
 _REPLIES = {
     CleanupStatus.REJECTED: (550, "5.7.1", "message content rejected"),
     CleanupStatus.TOO_BIG: (552, "5.3.4", "Error: message file too big"),
@@ -54,17 +56,30 @@ async def data_command(session: Session, command: Command) -> None:
 
 
 async def bdat_command(session: Session, command: Command) -> None:
-    """BDAT size [LAST]; its octets follow, wanted or not."""
+    """BDAT size [LAST]; its octets follow, wanted or not. After an error all chunks are thrown away up to the last."""
+    settings = session.service.settings
+    machine = session.machine
+    if not settings.chunking:
+        session.failed(b"BDAT", b"521 5.5.1 Error: command not implemented")
+        session.flush()
+        session.close()
+        return
     words = command.argument.upper().split()
     if not words or not words[0].isdigit() or len(words[0]) > 18 or len(words) > 2 or (len(words) == 2 and words[1] != b"LAST"):
-        queue_id = f"{session.transaction.queue_id}: " if session.transaction and session.transaction.queue_id else ""
-        session.warning(f"{queue_id}malformed BDAT command syntax from {session.where}: "
+        queue_id = session.transaction.queue_id if session.transaction and session.transaction.queue_id else "NOQUEUE"
+        session.warning(f"{queue_id}: malformed BDAT command syntax from {session.where}: "
                         f"{command.line[:100].decode('latin-1')}")  # fmt: skip
         session.failed(b"BDAT", b"521 5.5.4 Syntax: BDAT count [LAST]")
         session.flush()
         session.close()
         return
     session.counts["bdat"] += 1
+    if not machine.allows(b"BDAT"):
+        session.bdat_error = machine.order_error(b"BDAT")
+    elif not session.bdat_error and 0 < settings.message_size_limit < _size(session) + int(words[0]):
+        queue_id = session.transaction.queue_id if session.transaction is not None else "NOQUEUE"
+        session.warning(f"{queue_id}: BDAT request from {session.where} exceeds message size limit")
+        session.bdat_error = b"552 5.3.4 Chunk exceeds message size limit"
     if not session.counts["data"] and session.transaction is not None and session.transaction.size == 0:
         verdict = await session.check("data", "BDAT") if session.service.access.has("data") else None
         if verdict is not None:
@@ -72,8 +87,15 @@ async def bdat_command(session: Session, command: Command) -> None:
     session.machine.expect_chunk(int(words[0]), len(words) == 2)
 
 
+def _size(session: Session) -> int:
+    return session.transaction.size if session.transaction is not None else 0
+
+
 async def content(session: Session, event: Content | ChunkContent) -> None:
     """A piece of content came."""
+    if isinstance(event, ChunkContent) and session.bdat_error:
+        _thrown_away(session, event)
+        return
     transaction = session.transaction
     assert transaction is not None
     data = event.data
@@ -83,7 +105,12 @@ async def content(session: Session, event: Content | ChunkContent) -> None:
         transaction.too_big = True
         transaction.parts.clear()
         abort(session, transaction)
-    last = event.last if isinstance(event, Content) else event.end and event.last
+    if isinstance(event, Content):
+        last = event.last
+    else:
+        last = event.end and event.last
+        if data:
+            transaction.open_line = not data.endswith(b"\n")
     if event.bare_newline:
         transaction.bare_newline = True
     transaction.lines += event.lines
@@ -101,6 +128,21 @@ async def content(session: Session, event: Content | ChunkContent) -> None:
             session.reply(f"250 2.0.0 Ok: {transaction.size} bytes".encode())
     elif last:
         await _end(session, transaction, "bdat" if isinstance(event, ChunkContent) else "data")
+
+
+def _thrown_away(session: Session, event: ChunkContent) -> None:
+    """A piece of a chunk behind an error. The first such chunk gets the error itself for an answer."""
+    session.bdat_discarded += len(event.data)
+    if not event.end:
+        return
+    size, session.bdat_discarded = session.bdat_discarded, 0
+    if session.bdat_error != _OLD_ERROR:
+        reply, session.bdat_error = session.bdat_error, _OLD_ERROR
+    else:
+        reply = f"551 5.0.0 Discarded {size} bytes after earlier error".encode()
+    if event.last:
+        session.end_transaction()
+    session.refuse_chunk(reply)
 
 
 async def _stream(session: Session, transaction: Transaction) -> None:
@@ -191,7 +233,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
     """The message is complete: have it made safe, answer."""
     service = session.service
     if transaction.too_big:
-        session.counts[verb] += verb == "data"
+        session.counts[verb + "/ok"] -= verb == "data"
         _answer_too_big(session, verb)
         return
     if transaction.bare_newline and service.settings.forbid_bare_newline in ("yes", "reject") and not session.local_client:
@@ -231,7 +273,9 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
     session.end_transaction()
     assert isinstance(reply, EnqueueReply)
     if reply.status in (CleanupStatus.OK, CleanupStatus.DISCARDED):
-        session.reply(b"250 2.0.0 Ok: queued as " + reply.queue_id.encode())
+        session.forgive()
+        size = b"%d bytes " % (transaction.size + 2 * transaction.open_line) if verb == "bdat" else b""
+        session.reply(b"250 2.0.0 Ok: " + size + b"queued as " + reply.queue_id.encode())
         return
     code, dsn, text = _REPLIES.get(CleanupStatus(reply.status), _REPLIES[CleanupStatus.WRITE_ERROR])
     if reply.dsn:
@@ -239,6 +283,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
         if reply.status == CleanupStatus.REJECTED and dsn.startswith("4"):
             code = 450
     session.errors += 1
+    session.counts[verb + "/ok"] -= 1
     session.reply(to_bytes(f"{code} {dsn} {reply.reason or text}"))
 
 

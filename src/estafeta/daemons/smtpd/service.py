@@ -18,7 +18,7 @@ from estafeta.ipc.channel import Channel
 from estafeta.ipc.messages import CleanupFlag
 from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.service.daemon import Daemon
-from estafeta.tables.match_list import AddressList
+from estafeta.tables.match_list import AddressList, StringList
 from estafeta.tables.table import LookupFailed, OpenOptions
 
 _TICK_S = 1.0
@@ -48,6 +48,7 @@ class Smtpd(Daemon):
         self._space = (0.0, 0)
         # Tables are opened here, with the master's privileges; the channel they use comes with the loop.
         self._rewrite_channel = self.context.channel("rewrite")
+        self.forbidden_commands = StringList(config.get("smtpd_forbidden_commands"), self._options, "smtpd_forbidden_commands")
         self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")

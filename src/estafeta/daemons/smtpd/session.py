@@ -13,10 +13,10 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from estafeta.daemons.smtpd import envelope_commands, receive
-from estafeta.daemons.smtpd.access import Facts, Verdict, is_hostname
+from estafeta.daemons.smtpd.access import Facts, Verdict, is_hostname, logged
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.mail.text import to_text
-from estafeta.protocol.smtp_server import ANYWHERE, ChunkContent, Command, Content, Event, SmtpServer
+from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
 from estafeta.service.immediate_task import run_or_task
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _READ = 65536
 _HIGH_WATER = 262144
 _KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
-                    b"AUTH", b"STARTTLS"))  # fmt: skip
+                    b"AUTH", b"STARTTLS", b"XCLIENT", b"XFORWARD"))  # fmt: skip
 
 
 class Session:
@@ -39,6 +39,8 @@ class Session:
         "_paused",
         "_sock",
         "_writing",
+        "bdat_discarded",
+        "bdat_error",
         "counts",
         "deadline",
         "errors",
@@ -65,6 +67,8 @@ class Session:
         self._paused = False
         self._closed = False
         self._junk = 0
+        self.bdat_error = b""  # what the chunks up to the last one are thrown away for
+        self.bdat_discarded = 0
         self.machine = SmtpServer(service.settings.line_length_limit)
         self.number = service.context.next_number()
         self.facts = Facts("unknown", address)
@@ -153,9 +157,9 @@ class Session:
         what = "reject_warning" if warn else "reject"
         tail = ""
         if self.facts.sender is not None:
-            tail += f" from=<{to_text(self.facts.sender)}>"
+            tail += f" from=<{logged(self.facts.sender)}>"
         if self.facts.recipient is not None:
-            tail += f" to=<{to_text(self.facts.recipient)}>"
+            tail += f" to=<{logged(self.facts.recipient)}>"
         tail += f" proto={self.protocol}"
         if self.helo:
             tail += f" helo=<{self.helo}>"
@@ -243,11 +247,9 @@ class Session:
     def _run_event(self, event: Event) -> None:
         if type(event) is Command:
             work = self._command(event)
-        elif type(event) is Content or type(event) is ChunkContent:
-            work = receive.content(self, event)
         else:
-            self._failed("unknown", b"500 5.5.2 Error: line too long")
-            return
+            assert not isinstance(event, Command)
+            work = receive.content(self, event)
         self._busy = True
         if run_or_task(self.service.context.loop, self._guard(work)) is not None:
             self.flush()
@@ -286,16 +288,25 @@ class Session:
         settings = service.settings
         service.last_commands[self.number] = name.upper() if verb in _KNOWN else "UNKNOWN"
         if not command.line.isascii() and not _is_utf8(command.line):
-            self._failed(name if verb in _KNOWN else "unknown", b"500 5.5.2 Error: bad UTF-8 syntax")
+            self.reply(b"500 5.5.2 Error: bad UTF-8 syntax")
+            self._count_error()
             return
-        if verb in settings.forbidden_commands or verb.endswith(b":") or (not verb[:1].isalpha() and verb):
-            if verb in settings.forbidden_commands or b":" in verb:
-                self.counts["unknown"] += 1
-                self.warning(f"non-SMTP command from {self.where}: {to_text(command.line[:100])}")
-                self.reply_now(b"221 2.7.0 Error: I can break rules, too. Goodbye.")
-                self.close()
-                return
-        if verb not in _KNOWN or (verb == b"VRFY" and False):
+        if (
+            verb in settings.forbidden_commands
+            or b":" in verb
+            or (verb not in _KNOWN and await service.forbidden_commands.match(to_text(verb)))
+        ):
+            self.counts["unknown"] += 1
+            self.warning(f"non-SMTP command from {self.where}: {_escaped(command.line[:100])}")
+            self.reply_now(b"221 2.7.0 Error: I can break rules, too. Goodbye.")
+            self.close()
+            return
+        if len(command.line) >= settings.line_length_limit:
+            start = to_text(command.line[:30])
+            self.warning(f"{self.where}: request longer than {settings.line_length_limit}: {start}...")
+        if self.machine.has_input and (verb in _LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
+            self._improper_pipelining(verb)
+        if verb not in _KNOWN:
             if verb in settings.noop_commands:
                 self._ok("noop", b"250 2.0.0 Ok")
             else:
@@ -304,13 +315,30 @@ class Session:
         if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
             self._too_many_errors()
             return
+        if self.refused is not None and verb != b"QUIT":
+            self._failed(name, f"503 5.7.0 Error: access denied for {self.where}".encode())
+            return
+        if verb == b"BDAT":
+            await receive.bdat_command(self, command)
+            return
         if verb not in ANYWHERE and not self.machine.allows(verb):
-            self._failed(name, self.machine.order_error(verb))
+            lost = verb == b"RCPT" and self.transaction is None
+            self._failed(name, b"503 5.5.1 Error: need MAIL command" if lost else self.machine.order_error(verb))
             return
         handler = _HANDLERS[verb]
         await handler(self, command)
-        if self._junk and settings.junk_command_limit and self._junk > settings.junk_command_limit:
-            self._count_error()
+        if verb in _JUNK:
+            self._junk += 1
+            if settings.junk_command_limit and self._junk > settings.junk_command_limit + 1:
+                self._count_error()
+
+    def _improper_pipelining(self, verb: bytes) -> None:
+        """RFC 2920: the client must wait for the answer to this command. reject_unauth_pipelining asks for it."""
+        if verb == b"QUIT" or (verb not in _KNOWN and verb not in _LAST_OF_GROUP):
+            return
+        self.facts.pipelined = True
+        rest = _escaped(self.machine.peek(100))
+        self.info(f"improper command pipelining after {verb.decode()} from {self.where}: {rest}")
 
     def _ok(self, name: str, reply: bytes) -> None:
         self.counts[name] += 1
@@ -333,6 +361,21 @@ class Session:
 
     def _failed(self, name: str, reply: bytes) -> None:
         self.counts[name] += 1
+        self.reply(reply)
+        self._count_error()
+
+    def forgive(self) -> None:
+        """A message was taken: errors and junk commands count from zero again."""
+        self.errors = self._junk = 0
+
+    def refuse_softly(self, verb: bytes, reply: bytes) -> None:
+        """The command failed, but that is no mistake of the client's."""
+        self.counts[_NAMES[verb]] += 1
+        self.counts[_NAMES[verb] + "/ok"] += 1
+        self.reply(reply)
+
+    def refuse_chunk(self, reply: bytes) -> None:
+        """The answer to a chunk that was thrown away."""
         self.reply(reply)
         self._count_error()
 
@@ -381,12 +424,14 @@ class Session:
             self.failed(verb, b"501 Syntax: " + verb + b" hostname")
             return
         self._drop_transaction()
+        before = self.helo
         self.helo = self.facts.helo = name
         self.facts.esmtp = verb == b"EHLO"
         self.protocol = "ESMTP" if self.facts.esmtp else "SMTP"
         if not settings.delay_reject and self.refused is None:
             refused = await self.check("helo", verb.decode())
             if refused is not None:
+                self.helo = self.facts.helo = before
                 self.failed(verb, refused.reply)
                 return
         hostname = settings.myhostname.encode()
@@ -402,17 +447,12 @@ class Session:
             self.failed(b"RSET", b"501 5.5.4 Syntax: RSET")
             return
         self._drop_transaction()
-        self._junk += 1
         self.ok(b"RSET", b"250 2.0.0 Ok")
 
     async def noop_command(self, command: Command) -> None:
-        self._junk += 1
         self.ok(b"NOOP", b"250 2.0.0 Ok")
 
     async def quit_command(self, command: Command) -> None:
-        if command.argument:
-            self.failed(b"QUIT", b"501 5.5.4 Syntax: QUIT")
-            return
         self.counts["quit"] += 1
         self.counts["quit/ok"] += 1
         self.reply(b"221 2.0.0 Bye")
@@ -424,7 +464,7 @@ class Session:
             self.failed(b"ETRN", b"503 Error: MAIL transaction in progress")
         elif not command.argument or b" " in command.argument:
             self.failed(b"ETRN", b"500 Syntax: ETRN domain")
-        elif not is_hostname(to_text(command.argument).lstrip("@#")):
+        elif not is_hostname(to_text(command.argument).lstrip("@#")) and not command.argument.startswith(b"["):
             self.failed(b"ETRN", b"501 Error: invalid parameter syntax")
         else:
             domain = to_text(command.argument)
@@ -433,12 +473,17 @@ class Session:
     async def auth_command(self, command: Command) -> None:
         self.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
 
+    async def not_allowed_command(self, command: Command) -> None:
+        """XCLIENT and XFORWARD: nobody is authorized."""
+        self.failed(command.verb, b"550 5.7.0 Error: insufficient authorization")
+
     async def starttls_command(self, command: Command) -> None:
         self.failed(b"STARTTLS", b"502 5.5.1 Error: command not implemented")
 
     def _drop_transaction(self) -> None:
         """The only reset: every trace of MAIL, RCPT, DATA and BDAT goes."""
         transaction, self.transaction = self.transaction, None
+        self.bdat_error = b""
         self.facts.sender = self.facts.recipient = None
         self.facts.defer_if_permit = self.facts.defer_if_reject = None
         if transaction is not None and transaction.stream:
@@ -454,6 +499,12 @@ class Session:
         self.transaction = transaction
 
 
+def _escaped(data: bytes) -> str:
+    """Bytes for the log: line ends and what is not ASCII as escapes."""
+    text = data.decode("latin-1").replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
+    return "".join(c if " " <= c <= "~" else f"\\{ord(c):03o}" for c in text)
+
+
 def _is_utf8(line: bytes) -> bool:
     try:
         line.decode()
@@ -462,8 +513,11 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-_STATISTICS = ("helo", "ehlo", "starttls", "auth", "mail", "rcpt", "bdat", "data", "rset", "noop", "vrfy", "etrn",
+_STATISTICS = ("helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat", "rset", "noop",
+               "vrfy", "etrn",
                "quit", "unknown")  # fmt: skip
+_LAST_OF_GROUP = frozenset((b"HELO", b"EHLO", b"DATA", b"NOOP", b"VRFY"))
+_JUNK = frozenset((b"HELO", b"EHLO", b"RSET", b"NOOP", b"VRFY", b"ETRN"))  # commands that get no mail anywhere
 _NAMES = {verb: verb.decode().lower() for verb in _KNOWN}
 _HANDLERS = {
     b"HELO": Session.helo_command,
@@ -471,7 +525,6 @@ _HANDLERS = {
     b"MAIL": envelope_commands.mail_command,
     b"RCPT": envelope_commands.rcpt_command,
     b"DATA": receive.data_command,
-    b"BDAT": receive.bdat_command,
     b"RSET": Session.rset_command,
     b"NOOP": Session.noop_command,
     b"QUIT": Session.quit_command,
@@ -479,4 +532,6 @@ _HANDLERS = {
     b"ETRN": Session.etrn_command,
     b"AUTH": Session.auth_command,
     b"STARTTLS": Session.starttls_command,
+    b"XCLIENT": Session.not_allowed_command,
+    b"XFORWARD": Session.not_allowed_command,
 }

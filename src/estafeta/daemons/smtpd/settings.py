@@ -41,6 +41,9 @@ class Settings:
     long_queue_ids: bool
     log_events: bool
     recipient_overshoot_limit: int
+    chunking: bool
+    dsn: bool
+    allow_min_user: bool
 
 
 def read_settings(config: Config) -> Settings:
@@ -96,4 +99,7 @@ def read_settings(config: Config) -> Settings:
         long_queue_ids=config.bool("enable_long_queue_ids"),
         log_events=True,
         recipient_overshoot_limit=config.int("smtpd_recipient_overshoot_limit"),
+        chunking="chunking" not in discard,
+        dsn="dsn" not in discard,
+        allow_min_user=config.bool("allow_min_user"),
     )

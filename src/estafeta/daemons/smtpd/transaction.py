@@ -31,6 +31,8 @@ class Transaction:
     broken: bool = False  # cleanup was lost on the way: the rest is read and thrown away
     bare_newline: bool = False
     rejected_recipients: int = 0
+    open_line: bool = False  # BDAT: the content so far does not end with a line end
+    overshoot: int = 0  # recipients refused for smtpd_recipient_limit
     flags: int = 0
     content_filter: str = ""
     hold: bool = False

@@ -6,7 +6,7 @@ Source: LOCAL_RECIPIENT_README, ADDRESS_CLASS_README, postconf(5) reject_unliste
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estafeta.clients.rewrite import RewriteClient
 from estafeta.config.config import Config
@@ -65,6 +65,8 @@ class UnlistedCheck:
 
     async def problem(self, address: bytes, sender: bytes) -> tuple[int, str, str] | None:
         """(code, enhanced status, text) if the address is in a listed class and not listed. Raises LookupFailed."""
+        if address.startswith(b"@"):
+            return None
         route = await self._rewrite.resolve(address, sender)
         if route.failed:
             raise LookupFailed("trivial-rewrite", route.error)
@@ -75,6 +77,9 @@ class UnlistedCheck:
                 if route.address_class != AddressClass.VIRTUAL_ALIAS:
                     return code, dsn, text
         kind = self._classes.get(AddressClass(route.address_class))
+        if kind is not None and kind.always and route.transport == "error":
+            # trivial-rewrite's words: it has its own show_user_unknown_table_name.
+            kind = replace(kind, text=route.nexthop.partition(" ")[2] or kind.text)
         if kind is None:
             return None
         key = to_text(route.recipient)
@@ -93,7 +98,7 @@ class UnlistedCheck:
 
     @staticmethod
     async def _is_special(key: str) -> bool:
-        return key.partition("@")[0].lower() in ("postmaster", "double-bounce")
+        return key.partition("@")[0].lower() in ("", '""', "postmaster", "double-bounce")
 
     @staticmethod
     def _by_class(address_class: int) -> Callable[[str], Awaitable[bool]]:
