@@ -52,14 +52,21 @@ class Segment:
     def __init__(self, queue_directory: str, name: str) -> None:
         self.name = "incoming/" + name
         self.path = os.path.join(queue_directory, self.name)
-        self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        # Locked before it can be seen as a segment: the owner of the queue removes empty segments that nobody has locked.
+        temporary = os.path.join(queue_directory, "incoming", layout.TEMPORARY_PREFIX + name)
+        self.fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self.size = 0
         self.born = time.monotonic()
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(temporary, self.path)
             layout.sync_directory(os.path.dirname(self.path))
         except OSError:
-            os.unlink(self.path)
+            for path in (temporary, self.path):
+                try:
+                    os.unlink(path)
+                except FileNotFoundError:
+                    pass
             os.close(self.fd)
             raise
 

@@ -143,6 +143,21 @@ class QueueStore:
                 else:
                     yield item
 
+    def remove_temporary(self, older_than: float) -> list[str]:
+        """Remove what a crash has left half-written in the queues, if its last change is before ``older_than`` (Unix time)."""
+        removed = []
+        queues = ["incoming", "hold", *(f"deferred/{name}" for name in scan.list_names(os.path.join(self.directory, "deferred")))]
+        for queue in queues:
+            for name in scan.list_names(os.path.join(self.directory, queue)):
+                path = os.path.join(self.directory, queue, name)
+                try:
+                    if name.startswith(layout.TEMPORARY_PREFIX) and os.stat(path).st_mtime < older_than:
+                        os.unlink(path)
+                        removed.append(f"{queue}/{name}")
+                except OSError:
+                    continue
+        return removed
+
     def _own_names(self, queue: str) -> Iterator[str]:
         if scan.segment_names(self.directory) or any(True for _ in scan.own_file_names(self.directory, "incoming")):
             yield from scan.own_file_names(self.directory, queue)
@@ -335,7 +350,8 @@ class QueueStore:
                 layout.sync_directory(path)
             except OSError as error:
                 for move in moves:
-                    if os.path.dirname(move.final) == path:
+                    # A renamed file is whole under either name; only a copy must not be relied on yet.
+                    if os.path.dirname(move.final) == path and move.old_place and self.is_segment(move.old_place):
                         move.error = move.error or error
 
     def _write_copy(self, move: Move, directories: set[str]) -> None:

@@ -270,3 +270,36 @@ def test_defer_again_and_finish(fresh: Callable[[], str]) -> None:
             assert left["CCCC01"] >= {0, 2}
 
     assert at_every_step(prepare, work, check) >= 8
+
+
+def test_a_segment_is_never_visible_without_its_lock(fresh: Callable[[], str]) -> None:
+    """Whoever dies while making a segment leaves nothing that looks like one and is not locked, or an empty one."""
+
+    def work(directory: str) -> None:
+        commit(directory, ["AAAA01"])
+
+    def check(directory: str, finished: bool) -> None:
+        store = QueueStore(directory)
+        for segment in scan.segment_names(directory):
+            assert not finished or os.path.getsize(os.path.join(directory, segment)) > 0
+        store.remove_temporary(float(1 << 40))
+        left = [name for name in os.listdir(os.path.join(directory, "incoming")) if name.startswith(layout.TEMPORARY_PREFIX)]
+        assert left == []
+        store.close()
+
+    assert at_every_step(fresh, work, check) >= 6
+
+
+def test_an_empty_segment_of_a_live_writer_stays(fresh: Callable[[], str]) -> None:
+    directory = fresh()
+    from estafeta.spool.journal import Segment
+
+    segment = Segment(directory, "seg-1-1-1")
+    store = QueueStore(directory)
+    assert list(store.recover_incoming()) == []
+    store.sweep()
+    assert os.path.exists(segment.path)
+    segment.close()
+    store.sweep()
+    assert not os.path.exists(segment.path)
+    store.close()

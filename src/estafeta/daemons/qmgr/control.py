@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from estafeta.daemons.qmgr.message import Message
 from estafeta.ipc.channel import ServiceLost
-from estafeta.ipc.messages import CleanupFlag, CleanupStatus, Enqueue, EnqueueReply, QueueCommand, QueueCommandReply
+from estafeta.ipc.messages import CleanupFlag, CleanupStatus, Enqueue, EnqueueReply, QueueCommand, QueueCommandReply, Recipient
 from estafeta.mail.queue_id import is_queue_id
 from estafeta.spool import scan
 from estafeta.spool.content import ContentReader
@@ -96,7 +98,8 @@ async def _apply(qmgr: Qmgr, verb: str, queued: Queued) -> bool:
     if verb == "delete":
         if message is not None:
             message.dropped = True
-            return message.waiting > 0  # else it is being moved or finished this very moment
+            return True
+        qmgr.backlog.pop(queue_id, None)
         qmgr.store.register(queued.place)
         qmgr.store.finish(queued.place, queued.envelope, [], last=True)
         qmgr.store.flush()
@@ -106,15 +109,15 @@ async def _apply(qmgr: Qmgr, verb: str, queued: Queued) -> bool:
         if queued.queue == "hold":
             return False
         if message is not None:
+            message.released = False
             message.hold = True
             return True
         _hold_file(qmgr, queued)
         return True
     if verb == "release":
-        if queued.queue != "hold":
+        if queued.queue != "hold" or message is not None:
             return False
-        queued.envelope.hold = False
-        qmgr.activate(queued.place, queued.envelope, queued.done)
+        _release_file(qmgr, queued)
         return True
     return await _requeue(qmgr, queued) if message is None else False
 
@@ -123,43 +126,69 @@ def _hold_file(qmgr: Qmgr, queued: Queued) -> None:
     qmgr.store.register(queued.place)
     left = [index for index in range(len(queued.envelope.recipients)) if index not in queued.done]
     message = Message(queued.place, queued.envelope, time.time(), 0, queued.done, hold=True)
+    qmgr.backlog.pop(queued.envelope.queue_id, None)
     qmgr.active[queued.envelope.queue_id] = message
     qmgr.mover.move(message, "hold", left)
 
 
+def _release_file(qmgr: Qmgr, queued: Queued) -> None:
+    """Out of hold/ for good: a queue manager that is killed now must not put the message back there."""
+    left = [index for index in range(len(queued.envelope.recipients)) if index not in queued.done]
+    queued.envelope.hold = False
+    queued.envelope.next_try_at = time.time()
+    message = Message(queued.place, queued.envelope, time.time(), 0, queued.done, released=True)
+    qmgr.active[queued.envelope.queue_id] = message
+    qmgr.mover.move(message, "deferred", left)
+
+
 async def _requeue(qmgr: Qmgr, queued: Queued) -> bool:
     """postsuper -r: through cleanup again, under a new queue id; the old one goes when the new one is safe."""
+    queue_id = queued.envelope.queue_id
+    waiting = qmgr.backlog.pop(queue_id, None)
+    # Nobody else may take the message up while cleanup works on it.
+    qmgr.active[queue_id] = Message(queued.place, queued.envelope, time.time(), 0, queued.done)
+    qmgr.store.register(queued.place)
+    new_id = ""
+    try:
+        new_id = await _enqueue_again(qmgr, queued)
+        if new_id:
+            qmgr.store.finish(queued.place, queued.envelope, [], last=True)
+            qmgr.store.flush()
+            qmgr.log.info(f"{queue_id}: requeued as {new_id}")
+    finally:
+        del qmgr.active[queue_id]
+        if not new_id and queued.queue == "incoming":
+            qmgr.backlog[queue_id] = waiting or (queued.place, queued.done)
+        qmgr.fill()
+    return bool(new_id)
+
+
+async def _enqueue_again(qmgr: Qmgr, queued: Queued) -> str:
+    """What is left of the message becomes a new one; its queue id, or nothing."""
     old = queued.envelope
     reader = ContentReader(qmgr.context.queue_directory)
     try:
         content = reader.read(queued.place)
     except OSError as error:
         qmgr.log.warning(f"{old.queue_id}: {error}")
-        return False
+        return ""
     finally:
         reader.close()
-    left = [recipient for index, recipient in enumerate(old.recipients) if index not in queued.done]
-    for recipient in left:
-        if recipient.original:
-            recipient.address, recipient.original = recipient.original, b""
-        recipient.reason = recipient.status = ""
-    old_id = old.queue_id
-    old.recipients, old.queue_id = left, ""
-    old.attempts, old.next_try_at, old.hold = 0, 0.0, False
+    left = [
+        Recipient(recipient.original or recipient.address, b"", recipient.notify, recipient.orcpt)
+        for index, recipient in enumerate(old.recipients)
+        if index not in queued.done
+    ]
+    new = msgspec.structs.replace(
+        old, queue_id="", recipients=left, attempts=0, next_try_at=0.0, hold=False
+    )
     flags = int(CleanupFlag.MAP | CleanupFlag.FILTER)
     try:
-        reply = await qmgr.context.channel("cleanup").call(Enqueue(old, content, flags))
+        reply = await qmgr.context.channel("cleanup").call(Enqueue(new, content, flags))
     except ServiceLost as error:
-        qmgr.log.warning(f"{old_id}: requeue: {error}")
-        return False
+        qmgr.log.warning(f"{old.queue_id}: requeue: {error}")
+        return ""
     if not isinstance(reply, EnqueueReply) or reply.status != CleanupStatus.OK:
-        return False
-    old.queue_id = old_id
-    qmgr.store.register(queued.place)
-    qmgr.store.finish(queued.place, old, [], last=True)
-    qmgr.store.flush()
-    qmgr.log.info(f"{old_id}: requeued as {reply.queue_id}")
-    return True
-
-
-
+        qmgr.log.warning(f"{old.queue_id}: requeue: refused by cleanup")
+        return ""
+    return reply.queue_id

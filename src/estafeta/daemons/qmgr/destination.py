@@ -25,6 +25,7 @@ class Destination:
     dead_reason: str = ""
     dead_dsn: str = ""
     not_before: float = 0.0  # rate delay
+    timed: bool = False  # a timer will look at it again
 
     @property
     def idle(self) -> bool:

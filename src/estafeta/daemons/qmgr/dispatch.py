@@ -127,6 +127,8 @@ class Dispatcher:
         service = RETRY if self._context.has_service(RETRY) else "error"
         destination = self._destinations.get((service, reason))
         if destination is None:
+            if len(self._destinations) > _MAX_IDLE_DESTINATIONS:
+                self._forget_idle(time.monotonic())
             destination = new_destination(service, reason, reason, self.transport(service))
             self._destinations[service, reason] = destination
         destination.waiting.append(request)
@@ -143,10 +145,16 @@ class Dispatcher:
             if destination.rate_delay_s:
                 now = time.monotonic()
                 if now < destination.not_before:
-                    self._context.loop.call_later(destination.not_before - now, self._pump, destination)
+                    if not destination.timed:
+                        destination.timed = True
+                        self._context.loop.call_later(destination.not_before - now, self._pump_later, destination)
                     return
                 destination.not_before = now + destination.rate_delay_s
             self._send(destination, destination.waiting.popleft())
+
+    def _pump_later(self, destination: Destination) -> None:
+        destination.timed = False
+        self._pump(destination)
 
     def _send(self, destination: Destination, request: Request) -> None:
         message = request.message

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 _SPEC = re.compile(r"\s*([0-9.]+)\s*(?:/\s*(concurrency|sqrt_concurrency))?\s*")
 
+_ROUNDING = 1e-9  # ten times a tenth must count as one
+
 
 class BadFeedback(ValueError):
     """Not a feedback expression."""
@@ -58,18 +60,18 @@ class Window:
     _failed_cohorts: float = 0.0
 
     def succeeded(self, in_flight: int) -> None:
-        """A delivery reached the destination."""
+        """A delivery reached the destination; ``in_flight`` others are under way."""
         self._failed_cohorts = 0.0
         if self.size == 0:
             self.size = self.initial
         if self.limit and self.size >= self.limit:
             return
-        if in_flight + 1 < self.size:
-            return  # the window is not used up: opening it further would mean nothing
+        if self.size >= in_flight + 1 + self.initial:
+            return  # the window is not used up: opening it further would only delay the effect of failures
         self._success += self.positive.at(self.size)
-        self._failure = 0.0
-        while self._success >= 0.5:
+        while self._success >= 1.0 - _ROUNDING:
             self.size += 1
+            self._failure = 0.0
             self._success -= 1.0
             if self.limit and self.size >= self.limit:
                 self._success = 0.0
@@ -81,13 +83,13 @@ class Window:
             return True
         if self.cohort_limit:
             self._failed_cohorts += 1.0 / self.size
-            if self._failed_cohorts >= self.cohort_limit:
+            if self._failed_cohorts >= self.cohort_limit - _ROUNDING:
                 self.size = 0
                 return True
         self._failure -= self.negative.at(self.size)
-        self._success = 0.0
-        while self._failure < 0.0:
+        while self._failure < -_ROUNDING:
             self._failure += 1.0
+            self._success = 0.0
             self.size = max(1, self.size - 1)
         return False
 

@@ -21,6 +21,7 @@ class Message:
     sent: list[tuple[int, RecipientResult]] = field(default_factory=list)  # only those that asked to hear of it
     dropped: bool = False  # deleted by postsuper while deliveries were under way
     hold: bool = False
+    released: bool = False  # leaves hold/: delivered as soon as it is safe in deferred/
 
 
 @dataclass(slots=True, eq=False)

@@ -59,7 +59,6 @@ class Mover:
         else:
             self._under_way = False
         for move, message in batch:
-            message.place = move.place
             self._qmgr.moved(move, message)
 
     def close(self) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 
 from estafeta.clients.rewrite import RewriteClient
 from estafeta.config.config import load_config
@@ -32,6 +31,7 @@ _OWNER_WAIT_S = 20.0
 _SWEEP_S = 1.0
 _RESCAN_DELAY_S = 0.1
 _STOP_S = 5.0
+_TEMPORARY_AGE_S = 3600.0  # a file that is still being written is younger
 _RECOVER_AT_ONCE = 50
 
 
@@ -46,7 +46,7 @@ class Qmgr(Daemon):
     def prepare(self) -> None:
         self.settings = read_settings(self.config)
         self.active: dict[str, Message] = {}  # by queue id
-        self.backlog: deque[Place] = deque()
+        self.backlog: dict[str, tuple[Place, set[int]]] = {}  # by queue id: who waits for room, and who is finished
         self._flush_scheduled = False
         self._rescan: asyncio.TimerHandle | None = None
         self._rescanning = False
@@ -62,6 +62,8 @@ class Qmgr(Daemon):
         )  # fmt: skip
         self.mover = Mover(self)
         self.deferred = DeferredScanner(self)
+        for name in self.store.remove_temporary(time.time() - _TEMPORARY_AGE_S):
+            self.log.info(f"{name}: unfinished file removed")
         self._sweep()
         self.rescan()
         self.deferred.start()
@@ -121,14 +123,14 @@ class Qmgr(Daemon):
         """A message is in ``incoming/``."""
         if not self.store.register(place):
             return
-        if envelope.queue_id in self.active:
+        if envelope.queue_id in self.active or envelope.queue_id in self.backlog:
             return  # a file of its own, found by a scan while it is under way
         if envelope.hold:
             message = Message(place, envelope, time.time(), 0, done or set(), hold=True)
             self.active[envelope.queue_id] = message
             self.mover.move(message, "hold", self._left(message))
         elif len(self.active) >= self.settings.active_limit:
-            self.backlog.append(place)
+            self.backlog[envelope.queue_id] = place, done or set()
         else:
             self.activate(place, envelope, done)
 
@@ -258,29 +260,55 @@ class Qmgr(Daemon):
     def fill(self) -> None:
         """Take messages that had to wait: new ones first, then deferred ones that are due."""
         while self.backlog and len(self.active) < self.settings.active_limit:
-            place = self.backlog.popleft()
+            queue_id = next(iter(self.backlog))
+            place, done = self.backlog.pop(queue_id)
             try:
                 envelope = read_envelope(self.context.queue_directory, place)
             except (OSError, DamagedRecord) as error:
                 self.log.warning(f"{place.segment}: {error}")
                 continue
-            self.activate(place, envelope)
+            self.activate(place, envelope, done)
         if len(self.active) < self.settings.active_limit:
             self.deferred.room()
 
     def moved(self, move: Move, message: Message) -> None:
         """A move to a file of its own has been made, or has failed."""
         self.store.moved(move)
+        message.place = move.place
         self._flush_soon()
         if move.error is not None:
             self.log.warning(f"{message.envelope.queue_id}: save queue file: {move.error}")
             # Still safe where it was: try again when the disk has had time to recover.
             self.context.loop.call_later(self.settings.minimal_backoff_s, self._retry_move, message)
             return
-        self.forget(message)
+        if message.dropped:  # deleted while it moved
+            self.remove(message)
+        elif message.released or (message.hold and move.queue != "hold"):  # put on hold while it moved
+            self._again(message, move)
+        else:
+            self.forget(message)
+
+    def _again(self, message: Message, move: Move) -> None:
+        """A message that has just got a file of its own goes on from there."""
+        queued = next((item for item in self.store.read_own(move.place.segment) if isinstance(item, Queued)), None)
+        if queued is None:
+            self.forget(message)
+        elif message.released:
+            self.activate(queued.place, queued.envelope, queued.done)
+        else:
+            held = Message(queued.place, queued.envelope, time.time(), 0, queued.done, hold=True)
+            self.active[queued.envelope.queue_id] = held
+            self.mover.move(held, "hold", self._left(held))
 
     def _retry_move(self, message: Message) -> None:
-        self.defer(message) if not message.hold else self.mover.move(message, "hold", self._left(message))
+        if message.dropped:
+            self.remove(message)
+        elif message.hold:
+            self.mover.move(message, "hold", self._left(message))
+        elif message.released:
+            self.mover.move(message, "deferred", self._left(message))
+        else:
+            self.defer(message)
 
     # -- housekeeping -------------------------------------------------------------------------------------------------
 
