@@ -24,6 +24,7 @@ _COMMANDS = ("start", "start-fg", "stop", "abort", "reload", "flush", "check", "
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback for a Ctrl-C
     try:
         options, rest = getopt.getopt(sys.argv[1:] if argv is None else argv, "c:Dpv")
     except getopt.GetoptError as error:
@@ -43,8 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     command = rest[0].removeprefix("quick-")
     try:
         return _run(command, config)
-    except (ConfigError, OSError) as error:
+    except ConfigError as error:
         return _complain(str(error))
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _usage(text: str) -> int:
@@ -72,6 +75,8 @@ def _run(command: str, config: Config) -> int:
         sys.stderr.write("postfix/postfix-script: fatal: the Postfix mail system is not running\n")
         return 1
     if command == "reload":
+        if _check(config, warnings=False):
+            return _complain("the running system keeps its old configuration")
         _script_log(config, "refreshing the Postfix mail system")
         os.kill(pid, signal.SIGHUP)
         return 0
@@ -94,7 +99,7 @@ def running_master(config: Config) -> int:
     path = os.path.join(config.get("queue_directory"), "pid", "master.pid")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -134,14 +139,19 @@ def _flush(config: Config) -> int:
     return 0
 
 
-def _check(config: Config) -> int:
+def _check(config: Config, *, warnings: bool = True) -> int:
     """Everything that is wrong or without effect, a line each; 1 if something stops the system from starting."""
+    from estafeta.config.programs import KNOWN_PROGRAMS
     from estafeta.config.settings_check import check_configuration
+    from estafeta.tables.availability import table_problems
 
-    fatal = False
-    for problem in check_configuration(config.directory, None):
-        fatal = fatal or problem.severity == "fatal"
-        sys.stderr.write(f"postfix: {problem}\n")
+    problems = check_configuration(config.directory, KNOWN_PROGRAMS)
+    fatal = any(problem.severity == "fatal" for problem in problems)
+    if not fatal:
+        problems += table_problems(config)
+    for problem in problems:
+        if warnings or problem.severity == "fatal":
+            sys.stderr.write(f"postfix: {problem}\n")
     return 1 if fatal else 0
 
 

@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
@@ -85,11 +86,15 @@ def _lock(config: Config) -> int:
     """The lock on pid/master.pid: one master a queue directory."""
     path = os.path.join(config.get("queue_directory"), "pid", "master.pid")
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ConfigError("the mail system is already running") from None
+    for attempts_left in (3, 2, 1, 0):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if not attempts_left:
+                os.close(descriptor)
+                raise ConfigError("the mail system is already running") from None
+            time.sleep(0.02)  # a `postfix status` looks at the lock by taking it for a moment
     return descriptor
 
 

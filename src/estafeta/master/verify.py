@@ -5,10 +5,12 @@ Invariant: after `verify_configuration` has returned there is no fatal problem t
 
 from __future__ import annotations
 
+from estafeta.config.config import load_config
 from estafeta.config.errors import ConfigError
 from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.config.settings_check import check_configuration
 from estafeta.system.log import Log
+from estafeta.tables.availability import table_problems
 
 
 def verify_configuration(directory: str, log: Log) -> None:
@@ -17,5 +19,5 @@ def verify_configuration(directory: str, log: Log) -> None:
     for problem in problems:
         if problem.severity == "fatal":
             raise ConfigError(problem.text, problem.path or None, problem.line or None)
-    for problem in problems:
+    for problem in (*problems, *table_problems(load_config(directory))):
         log.warning(str(problem).removeprefix("warning: "))

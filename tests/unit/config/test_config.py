@@ -129,3 +129,13 @@ def test_times_parse_or_raise(text: str) -> None:
         assert parse_time(text) >= 0
     except ValueError:
         pass
+
+
+def test_myorigin_may_be_a_file_as_on_debian(tmp_path: Path) -> None:
+    (tmp_path / "mailname").write_text("mail.example.org\nsecond line\n")
+    found = config(tmp_path, f"myorigin = {tmp_path}/mailname\nmydestination = $myorigin, localhost\n")
+    assert found.get("myorigin") == "mail.example.org"
+    assert found.words("mydestination") == ["mail.example.org", "localhost"]
+    missing = config(tmp_path, f"\nmyorigin = {tmp_path}/nothing\n")
+    with pytest.raises(ConfigError, match=r"main.cf, line 2: parameter myorigin: .*/nothing: cannot open file: No such file"):
+        missing.get("myorigin")
