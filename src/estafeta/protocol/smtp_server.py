@@ -125,6 +125,11 @@ class SmtpServer:
         """The first bytes of the unread input."""
         return bytes(self._buffer[:most])
 
+    @property
+    def unread(self) -> int:
+        """How many bytes wait."""
+        return len(self._buffer)
+
     def take_leftover(self) -> bytes:
         """Give up the unread input (after STARTTLS or QUIT)."""
         leftover = bytes(self._buffer)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from estafeta.daemons.smtpd.service import Smtpd
 
 _READ = 65536
-_HIGH_WATER = 262144
+_HIGH_WATER = 131072  # octets that wait while a command waits; more are not read
 _KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
                     b"AUTH", b"STARTTLS", b"XCLIENT", b"XFORWARD"))  # fmt: skip
 
@@ -182,11 +182,20 @@ class Session:
         service = self.service
         self.deadline = service.now() + service.settings.timeout_s
         self.machine.receive_data(data)
-        if not self._busy:
+        if not self._busy and not self._writing:
             self._pump()
-        elif not self._paused and len(data) == _READ:
+        elif not self._paused and self.machine.unread > _HIGH_WATER:
             self._paused = True
             service.context.loop.remove_reader(self._sock.fileno())
+
+    def _resume(self) -> None:
+        """Nothing is in the way any more: go on with the input, and read again if reading was stopped."""
+        if self._closed or self._busy or self._writing:
+            return
+        if self._paused:
+            self._paused = False
+            self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
+        self._pump()
 
     def _lost(self) -> None:
         self.close(f"lost connection after {self._last_command()}")
@@ -231,13 +240,14 @@ class Session:
         self._writing = False
         self.service.context.loop.remove_writer(self._sock.fileno())
         self.flush()
+        self._resume()
 
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Handle events until input runs out, a command waits, or the client does not read its replies."""
         machine = self.machine
-        while not self._busy and not self._closed:
+        while not self._busy and not self._closed and not self._writing:
             event = machine.next_event()
             if event is None:
                 break
@@ -270,14 +280,10 @@ class Session:
             self._drop_transaction()
             self.reply(b"451 4.3.0 Error: internal error")
         self._busy = False
-        if self._paused and not self._closed:
-            self._paused = False
-            self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
-        self.service.context.loop.call_soon(self._after_wait) if self.machine.has_input else self.flush()
-
-    def _after_wait(self) -> None:
-        if not self._busy and not self._closed:
-            self._pump()
+        if self._paused or self.machine.has_input:
+            self.service.context.loop.call_soon(self._resume)
+        else:
+            self.flush()
 
     # -- commands -----------------------------------------------------------------------------------------------------
 
@@ -396,6 +402,7 @@ class Session:
     def _release(self) -> None:
         self._writing = False
         self.flush()
+        self._resume()
 
     def _too_many_errors(self) -> None:
         self._writing = False
