@@ -150,10 +150,10 @@ service_throttle_time = 1s
         """The master's pid, or 0."""
         try:
             pid = int((self.spool / "pid" / "master.pid").read_text().split()[0])
-            os.kill(pid, 0)
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except (OSError, ValueError, IndexError):
             return 0
-        return pid
+        return 0 if state == "Z" else pid
 
     def processes(self) -> dict[int, str]:
         """Our processes by pid, with their titles: those whose working directory is the queue directory."""

@@ -13,14 +13,14 @@ from estafeta.config.registry import parameters
 from estafeta.tables.open import INDEXED, open_table, split_spec
 from estafeta.tables.table import OpenOptions, TableError
 
-_NOT_OPENED = frozenset(("proxy_read_maps", "proxy_write_maps", "alias_database"))
+_NOT_OPENED = ("proxy_", "alias_database")  # patterns, and what postalias makes
 
 
 def table_problems(config: Config) -> list[ConfigProblem]:
     """A warning for each table of a `*_maps` parameter that cannot be opened now."""
     found: list[ConfigProblem] = []
     for name, parameter in parameters().items():
-        if not (parameter.builtin and name.endswith("_maps")) or name in _NOT_OPENED or not is_implemented(name):
+        if not (parameter.builtin and name.endswith("_maps")) or name.startswith(_NOT_OPENED) or not is_implemented(name):
             continue
         if not config.is_set(name) and name != "alias_maps":
             continue  # the defaults of the others repeat it
