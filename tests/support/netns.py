@@ -158,6 +158,7 @@ class Sink:
     def __init__(self, listener: socket.socket, name: str) -> None:
         self._listener = listener
         self._name = name.encode()
+        self.port: int = listener.getsockname()[1]
         self.deliveries: list[Delivery] = []
         self._open: set[socket.socket] = set()
         self._threads = [threading.Thread(target=self._accept, name=f"sink-{name}", daemon=True)]

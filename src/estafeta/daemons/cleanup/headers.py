@@ -105,18 +105,11 @@ def _add_missing(settings: Settings, envelope: Envelope, seen: set[bytes], out: 
         sender = envelope.sender or b"MAILER-DAEMON"
         address = quote_address(to_standard_form(settings.rules, sender))
         name = envelope.sender_original
-        text = _phrase(name) + b" <" + address + b">" if name else address
+        text = _from_text(address, name, settings.standard_from)
         if not envelope.sender:
             text = b"MAILER-DAEMON"
         out.append(title + b"From: " + text + b"\r\n")
     return "" if resent else made
-
-
-def _phrase(name: bytes) -> bytes:
-    """A full name before ``<address>``: quoted if it is more than words (header_from_format = standard)."""
-    if re.fullmatch(rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff -]+", name):
-        return name
-    return b'"' + re.sub(rb'(["\\\\])', rb"\\\1", name) + b'"'
 
 
 def _from_text(address: bytes, name: bytes, standard: bool) -> bytes:
