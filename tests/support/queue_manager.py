@@ -157,7 +157,7 @@ class Stage:
         """A message in incoming/ of which the queue manager is not told."""
         self._number += 1
         envelope = Envelope(
-            fields.pop("queue_id", f"{0xA0000 + self._number:X}"),
+            fields.pop("queue_id", f"{0xABC0000000 + self._number:X}"),
             **{"arrived_at": time.time(), "sender": b"from@x.example", **fields},
             recipients=[r if isinstance(r, Recipient) else Recipient(r) for r in recipients],
         )

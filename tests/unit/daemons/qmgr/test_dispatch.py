@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,9 @@ from typing import Any
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import DeliverReply, Outcome, RecipientResult
 from support.queue_manager import Stage
+from support.scenes import on_stage
 
 SENT, DEFERRED, BOUNCED = Outcome.SENT, Outcome.DEFERRED, Outcome.BOUNCED
-Scene = Callable[[Stage], Coroutine[Any, Any, None]]
-
-
-def on_stage(**parameters: str) -> Callable[[Scene], Callable[[Path], None]]:
-    def wrap(scene: Scene) -> Callable[[Path], None]:
-        def test(tmp_path: Path) -> None:
-            async def run() -> None:
-                async with Stage(tmp_path, **parameters) as stage:
-                    await scene(stage)
-
-            asyncio.run(run())
-
-        test.__name__, test.__doc__ = scene.__name__, scene.__doc__
-        return test
-
-    return wrap
-
 
 @on_stage()
 async def test_recipients_of_one_destination_go_together(stage: Stage) -> None:
