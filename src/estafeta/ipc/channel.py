@@ -32,13 +32,35 @@ Reply = Message | ServiceLost
 Callback = Callable[[Reply], None]
 
 
-class Link(asyncio.Protocol):
+class _Outbox:
+    """Frames of one loop turn leave together: one system call a turn and peer, not one a frame."""
+
+    transport: Any = None
+
+    def __init__(self) -> None:
+        self._frames: list[bytes] = []
+
+    def put(self, frame: bytes) -> None:
+        """Queue a frame for the end of the turn."""
+        if not self._frames:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._frames.append(frame)
+
+    def flush(self) -> None:
+        """Write what is queued."""
+        frames = self._frames
+        if frames and not self.transport.is_closing():
+            self._frames = []
+            self.transport.writelines(frames)
+
+
+class Link(_Outbox, asyncio.Protocol):
     """One connection of a channel, with the requests that are under way on it."""
 
     def __init__(self, channel: Channel) -> None:
+        super().__init__()
         self._channel = channel
         self._reader = FrameReader()
-        self.transport: Any = None
         self.pending: dict[int, Callback] = {}
         self.streams = 0  # open streams: their pieces must all go this way
         self.retired = False
@@ -70,20 +92,22 @@ class Link(asyncio.Protocol):
     def close_if_done(self) -> None:
         """A retired link goes when nothing is under way on it."""
         if self.retired and not self.pending and not self.streams:
+            self.flush()
             self.transport.close()
 
     def request(self, number: int, frame: bytes, callback: Callback) -> None:
         """Send a request on this very connection."""
         self.pending[number] = callback
-        self.transport.write(frame)
+        self.put(frame)
 
     def notify(self, message: Message) -> None:
         """Send without waiting for an answer, on this very connection."""
         if not self.transport.is_closing():
-            self.transport.write(encode_frame(0, message))
+            self.put(encode_frame(0, message))
 
     async def drain(self) -> None:
         """Wait while the peer reads slower than we write."""
+        self.flush()
         if self.congested:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._drain_waiters.append(waiter)
@@ -137,7 +161,7 @@ class Channel:
         link = self._link
         if link is not None:
             link.pending[number] = callback
-            link.transport.write(frame)
+            link.put(frame)
         else:
             self._wait(number, frame, callback)
 
@@ -149,7 +173,7 @@ class Channel:
         """Send ``message`` without waiting for an answer."""
         link = self._link
         if link is not None:
-            link.transport.write(encode_frame(0, message))
+            link.put(encode_frame(0, message))
         else:
             self._wait(0, encode_frame(0, message), None)
 
@@ -226,7 +250,7 @@ class Channel:
         for number, frame, callback in waiting:
             if callback is not None:
                 link.pending[number] = callback
-            link.transport.write(frame)
+            link.put(frame)
         waiters, self._connect_waiters = self._connect_waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -255,10 +279,11 @@ class Channel:
             self._connecting.cancel()
             self._connecting = None
         if self._link is not None:
+            self._link.flush()
             self._link.transport.close()
 
 
-class Connection(asyncio.Protocol):
+class Connection(_Outbox, asyncio.Protocol):
     """The server's side of a channel. ``handler(connection, number, message)`` answers with ``reply`` when it can."""
 
     def __init__(
@@ -268,11 +293,11 @@ class Connection(asyncio.Protocol):
         warn: Callable[[str], None],
         on_lost: Callable[[Connection], None] | None = None,
     ) -> None:
+        super().__init__()
         self._handler = handler
         self._warn = warn
         self._on_lost = on_lost
         self._reader = FrameReader()
-        self.transport: Any = None
         self.open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -290,7 +315,7 @@ class Connection(asyncio.Protocol):
     def reply(self, number: int, message: Message) -> None:
         """Answer request ``number``; nothing happens if the peer has gone."""
         if self.open:
-            self.transport.write(encode_frame(number, message))
+            self.put(encode_frame(number, message))
 
     def retire(self) -> None:
         """Ask the peer to finish what is under way and to go elsewhere."""

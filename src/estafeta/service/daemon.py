@@ -119,6 +119,12 @@ class Daemon:
         """True while there is work that a graceful end waits for."""
         return self.context.clients > 0
 
+    def close_connections(self) -> None:
+        """Send what is still to be answered and say good-bye."""
+        for connection in list(self._connections):
+            connection.flush()
+            connection.transport.close()
+
     def in_hand(self) -> bool:
         """True while something is under way that would be done twice if the worker ended now; it gets a few seconds."""
         return False

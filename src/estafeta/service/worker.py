@@ -135,7 +135,9 @@ class Worker:
             while self.daemon.in_hand() and time.monotonic() < deadline:
                 await asyncio.sleep(0.005)
             await self.daemon.stop()
+            self.daemon.close_connections()
             self.context.close_channels()
+            await asyncio.sleep(0)
 
     def _finish(self) -> None:
         if self._done is not None and not self._done.done():
