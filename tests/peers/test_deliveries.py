@@ -1,7 +1,7 @@
 """The same messages into Debian's Postfix and into Estafeta: what lands in maildirs, mailbox files and at the next host.
 
-Each case goes to ``NAME@box.test`` (a maildir), ``NAME@file.test`` (a mailbox file) and ``NAME@sink.test`` (by SMTP to a sink), unless
-it says otherwise.
+Each case goes to ``NAME@box.test`` (a maildir), ``NAME@file.test`` (a mailbox file) and ``NAME@sink.test`` (by SMTP to a
+sink), unless it says otherwise.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import netns  # noqa: E402
-import peers  # noqa: E402
+import netns
+
+import peers
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -155,7 +156,13 @@ FILES = {
 }
 
 # Case -> why the deliveries differ; docs/differs.md has the same list for people.
-DIFFERS: dict[str, str] = {}
+DIFFERS: dict[str, str] = {
+    "nulheader": "a NUL does not cut the rest of a header off",
+    "barecr": "not yet: Postfix turns a bare CR into a space, and drops it at the end of a line",
+    "comments": "a header address is changed where it stands; Postfix writes the field anew and moves its comments",
+    "routes": "a header address that needs no change stays as written, source route and syntax error included",
+    "mime": "not yet: BODY=8BITMIME to the next host is what MAIL said; Postfix looks at Content-Transfer-Encoding too",
+}
 
 
 def submit(system: peers.Peer, port: int, case: Case) -> list[str]:
@@ -185,7 +192,7 @@ def submit(system: peers.Peer, port: int, case: Case) -> list[str]:
 
 
 def _text(content: bytes) -> str:
-    return re.sub(r"(?m)^(From \S+ ) ?\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4}$", r"\1DATE", peers.normal(content.decode("latin-1")))
+    return re.sub(r"(?m)^(From .+? ) ?\w{3} \w{3} +\d+ \d\d:\d\d:\d\d \d{4}$", r"\1DATE", peers.normal(content.decode("latin-1")))
 
 
 @pytest.fixture(scope="module")

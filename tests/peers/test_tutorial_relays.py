@@ -20,8 +20,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import netns  # noqa: E402
-import peers  # noqa: E402
+import netns
+
+import peers
 
 _MISSING = peers.missing() or netns.missing()
 
@@ -229,7 +230,8 @@ class Scenario:
         talk("desk unknown", "desk", smtp, "games@univ.es", ["nadie-asi@univ.es"])
         talk("desk to postmaster", "desk", smtp, "games@univ.es", ["postmaster@univ.es"])
         talk("desk over relay", "desk", "192.168.1.1", "games@univ.es", ["amigo@world.test", "root@relay.univ.es"])
-        sent = self.smtp.command("sendmail", "-f", "games", "-t", input_bytes=b"To: amigo@world.test, mail\nSubject: sendmail\n\nx\n")
+        content = b"To: amigo@world.test, mail\nSubject: sendmail\n\nx\n"
+        sent = self.smtp.command("sendmail", "-f", "games", "-t", input_bytes=content)
         self.outcome.replies["sendmail"] = [str(sent.returncode), sent.stderr.decode()]
 
     def _relay_down(self) -> None:

@@ -78,7 +78,11 @@ def wait_until(condition: Callable[[], object], timeout_s: float, what: str) -> 
 
 
 class Peer:
-    """One system. ``main_cf`` and ``master_cf`` may say {top}, {etc}, {name} and what ``values`` has; ``prefix`` starts every command."""
+    """One system.
+
+    ``main_cf`` and ``master_cf`` may say {top}, {etc}, {name} and what ``values`` has; ``prefix`` starts every command;
+    ``level`` is the compatibility_level line (empty: none, as in an old main.cf).
+    """
 
     def __init__(
         self,
@@ -184,7 +188,8 @@ class Peer:
         wait_until(is_empty, timeout_s, f"{self.name}: queue still has mail\n{self.log()[-3000:]}")
 
 
-_QUEUE_ID = re.compile(r"(?<!SIZE[ =])(?<!BDAT )\b(?:[0-9A-F]{8,}|[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]{10,}z[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]+)\b")
+_LONG = "[0-9B-DF-HJ-NP-TV-Zb-df-hj-np-tv-z]"  # the alphabet of long queue ids
+_QUEUE_ID = re.compile(rf"(?<!SIZE[ =])(?<!BDAT )\b(?:[0-9A-F]{{8,}}|{_LONG}{{10,}}z{_LONG}+)\b")
 _DATE = re.compile(r"\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), +\d+ \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}(?: \([A-Z]+\))?")
 _STAMP = re.compile(r"<\d{14}\.")
 

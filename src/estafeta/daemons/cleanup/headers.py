@@ -48,6 +48,12 @@ async def process(
     settings: Settings, mapping: Mapping, envelope: Envelope, content: bytes, received: bytes, *, remote: bool
 ) -> HeaderResult:
     """Process the headers of ``content``; raises LookupFailed."""
+    shift = 0
+    mailbox_line = b""
+    if content.startswith(b"From "):  # a mailbox file's separator, kept as a header
+        shift = content.find(b"\n") + 1
+        mailbox_line = b"X-Mailbox-Line: " + content[:shift]
+        content = content[shift:]
     headers, position = split_headers(content)
     body_start = position
     blank = b"\r\n"
@@ -61,6 +67,9 @@ async def process(
     message_id = ""
     hops = 0
     out: list[bytes] = [received] if received else []
+    if mailbox_line:
+        out.append(mailbox_line)
+    spaced = content.find(b" :", 0, position) >= 0 or content.find(b"\t:", 0, position) >= 0
     kept_from = 0  # start of the stretch of headers that go out as they came
     drop = settings.drop_headers
     for header in headers:
@@ -80,6 +89,10 @@ async def process(
                 out.append(content[kept_from : header.start])
                 out.append(header.name + b":" + new)
                 kept_from = header.end
+        if spaced and kept_from <= header.start and content[header.start + len(header.name)] != 58:  # "Subject :"
+            out.append(content[kept_from : header.start])
+            out.append(header.name + b":" + header.value)
+            kept_from = header.end
     if kept_from < position:
         out.append(content[kept_from:position])
     if not remote or settings.always_add_missing:
@@ -87,8 +100,8 @@ async def process(
         message_id = message_id or added_id
     if settings.undisclosed and not seen & {b"to", b"cc", b"bcc", b"resent-to", b"resent-cc", b"resent-bcc"}:
         out.append(settings.undisclosed + b"\r\n")
-    out.append(blank if blank or body_start < len(content) else b"\r\n")
-    return HeaderResult(b"".join(out), body_start, message_id, hops)
+    out.append(blank)  # none where the message ends with its headers
+    return HeaderResult(b"".join(out), body_start + shift, message_id, hops)
 
 
 def _add_missing(settings: Settings, envelope: Envelope, seen: set[bytes], out: list[bytes]) -> str:
