@@ -44,7 +44,7 @@ def _complaints(spec: str, parameter: str) -> list[str]:
         open_table(spec, OpenOptions(warn=said.append)).close()
     except TableError as error:
         return [*said, f"{spec} is unavailable: {error}{_remedy(spec, parameter)}"]
-    return said
+    return [text.replace("run postmap", "run postalias") if parameter == "alias_maps" else text for text in said]
 
 
 def _remedy(spec: str, parameter: str) -> str:

@@ -101,6 +101,10 @@ def _open(spec: str, options: OpenOptions) -> Table:
         from estafeta.tables.cidr import CidrTable
 
         return CidrTable(name, options)
+    if kind == "nis":
+        from estafeta.tables.nis import EmptyNisTable
+
+        return EmptyNisTable(name, options)
     if kind in _COMPOUND:
         from estafeta.tables import compound
 
