@@ -6,7 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import DeliverReply, Outcome, RecipientResult
 from support.queue_manager import Stage
@@ -129,7 +128,7 @@ async def test_an_agent_that_dies_defers_what_it_had(stage: Stage) -> None:
     await stage.arrive(b"c@x.example")
     assert len(stage.asks()) == 1, "the transport is tried again at once: the master restarts it"
     retry.outcome(DEFERRED)
-    await stage.until(lambda: stage.files("deferred"))
+    await stage.until(lambda: not stage.qmgr.active)
 
 
 @on_stage(transport_retry_time="1h")
@@ -159,7 +158,7 @@ async def test_even_retry_may_be_gone(stage: Stage) -> None:
     await stage.arrive(b"a@x.example")
     stage.asks()[0].answer(ServiceLost("connect to private/smtp: gone"))
     stage.asks("retry")[0].answer(ServiceLost("connect to private/retry: gone"))
-    await stage.until(lambda: stage.files("deferred"), "deferred all the same")
+    await stage.until(lambda: not stage.qmgr.active, "deferred all the same")
     (queued,) = stage.qmgr.store.due(float(1 << 40))
     assert not isinstance(queued, str)
     assert (queued.envelope.recipients[0].status, queued.envelope.recipients[0].reason) == (
@@ -210,7 +209,7 @@ async def test_rate_delay(stage: Stage) -> None:
 async def test_missing_results_are_deferrals(stage: Stage) -> None:
     await stage.arrive(b"a@x.example", b"b@x.example", b"c@x.example")
     stage.asks()[0].answer(DeliverReply([RecipientResult(1, SENT, "2.0.0", "ok")]))
-    await stage.until(lambda: stage.files("deferred"))
+    await stage.until(lambda: not stage.qmgr.active)
     (queued,) = stage.qmgr.store.due(float(1 << 40))
     assert not isinstance(queued, str)
     assert [r.address for r in queued.envelope.recipients] == [b"a@x.example", b"c@x.example"]

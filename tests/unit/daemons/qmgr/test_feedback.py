@@ -82,7 +82,9 @@ def test_never_below_one() -> None:
     assert w.size == 1
 
 
-@pytest.mark.parametrize(("size", "negative", "cohort", "failures"), [(5, "0", 1, 5), (5, "0", 3, 15), (1, "1", 1, 1), (10, "0", 1, 10)])
+@pytest.mark.parametrize(
+    ("size", "negative", "cohort", "failures"), [(5, "0", 1, 5), (5, "0", 3, 15), (1, "1", 1, 1), (10, "0", 1, 10)]
+)
 def test_dead_after_so_many_failed_cohorts(size: int, negative: str, cohort: int, failures: int) -> None:
     w = window(size, negative=negative, cohort=cohort)
     assert [w.failed() for _ in range(failures)] == [False] * (failures - 1) + [True]

@@ -209,7 +209,7 @@ async def test_delete(stage: Stage) -> None:
     deferred = await stage.arrive(b"deferred@x.example")
     asks = stage.asks()
     asks[1].outcome(DEFERRED)
-    await stage.until(lambda: stage.files("deferred"))
+    await stage.until(lambda: deferred.queue_id not in stage.qmgr.active)
     assert await command(stage, "delete", active.queue_id, deferred.queue_id, "FFFFF") == [active.queue_id, deferred.queue_id]
     assert stage.files("deferred") == []
     asks[0].outcome(DEFERRED)
@@ -288,7 +288,7 @@ async def test_arrives_on_hold(stage: Stage) -> None:
 async def test_requeue(stage: Stage) -> None:
     envelope = await stage.arrive(b"s@x.example", b"d@x.example", envid=b"E", flags=2)
     stage.asks()[0].outcome(SENT, DEFERRED)
-    await stage.until(lambda: stage.files("deferred"))
+    await stage.until(lambda: not stage.qmgr.active)
     work = asyncio.ensure_future(command(stage, "requeue", envelope.queue_id))
     await stage.until(stage.enqueued)
     stage.qmgr.deferred.flush()  # must not take it up now
@@ -309,7 +309,7 @@ async def test_requeue_goes_back_to_the_original_recipient(stage: Stage) -> None
 
     envelope = await stage.arrive(Recipient(b"alias-member@x.example", b"alias@x.example"))
     stage.asks()[0].outcome(DEFERRED)
-    await stage.until(lambda: stage.files("deferred"))
+    await stage.until(lambda: not stage.qmgr.active)
     work = asyncio.ensure_future(command(stage, "requeue", envelope.queue_id))
     await stage.until(stage.enqueued)
     (ask,) = stage.asks("cleanup")
