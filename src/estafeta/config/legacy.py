@@ -71,6 +71,7 @@ MODERN_RESTRICTION: dict[str, str] = {
     "reject_invalid_hostname": "reject_invalid_helo_hostname",
     "reject_maps_rbl": "reject_rbl_client domain.name",
     "reject_non_fqdn_hostname": "reject_non_fqdn_helo_hostname",
+    "reject_unknown_address": "reject_unknown_sender_domain",
     "reject_unknown_client": "reject_unknown_client_hostname",
     "reject_unknown_hostname": "reject_unknown_helo_hostname",
 }

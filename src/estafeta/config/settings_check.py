@@ -62,6 +62,9 @@ def _check_restrictions(config: Config, path: str, line: int, label: str) -> lis
         return found  # reported with its own line already
     for name, severity, text in problems:
         setting = config.setting(name)
+        if name == "smtpd_relay_restrictions" and not (setting or config.is_set("smtpd_recipient_restrictions")):
+            # compatibility_level 0 has no default for either: everything but smtpd can work with that, as in Postfix
+            severity, text = "warning", f"{text}; until then smtpd does not run"
         if setting is None or setting.line:
             found.append(ConfigProblem(severity, config.path, setting.line if setting else 0, f"parameter {name}: {text}"))
         else:
@@ -115,7 +118,7 @@ def _check_limits(config: Config) -> list[ConfigProblem]:
                 setting = config.setting(name) or config.setting("message_size_limit")
                 found.append(
                     ConfigProblem(
-                        "fatal",
+                        "fatal" if config.is_set(name) else "warning",
                         config.path,
                         setting.line if setting else 0,
                         f"main.cf configuration error: {name} is smaller than message_size_limit",
@@ -196,4 +199,4 @@ def check_configuration(directory: str, known_programs: Collection[str] | None =
             ConfigProblem("warning", master_path, 0, f"unused parameter: {name}={value}")
             for name, value in usage.unused_overrides
         ]
-    return problems
+    return list(dict.fromkeys(problems))

@@ -60,6 +60,7 @@ Result = Verdict | str | None
 Check = Callable[[Facts, str], Awaitable[Result]]
 
 OLD_NAMES = {
+    "reject_unknown_address": "reject_unknown_sender_domain",
     "reject_unknown_client": "reject_unknown_client_hostname",
     "reject_unknown_hostname": "reject_unknown_helo_hostname",
     "reject_invalid_hostname": "reject_invalid_helo_hostname",

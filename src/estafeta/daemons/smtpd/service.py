@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from estafeta.clients.rewrite import RewriteClient
+from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd.access import Access
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
@@ -49,6 +50,9 @@ class Smtpd(Daemon):
         # Tables are opened here, with the master's privileges; the channel they use comes with the loop.
         self._rewrite_channel = self.context.channel("rewrite")
         self.forbidden_commands = StringList(config.get("smtpd_forbidden_commands"), self._options, "smtpd_forbidden_commands")
+        for name, severity, text in restriction_problems(config):
+            if severity == "fatal":
+                raise config.error(name, text)
         self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
