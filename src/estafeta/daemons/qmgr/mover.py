@@ -36,7 +36,8 @@ class Mover:
         envelope = message.envelope
         if queue == "hold":
             envelope.next_try_at = 0.0
-        finished = [index for index in range(len(envelope.recipients)) if index not in set(left)]
+        remaining = set(left)
+        finished = [index for index in range(len(envelope.recipients)) if index not in remaining]
         self._pending.append((Move(message.place, envelope, left, queue, finished), message))
         if not self._under_way:
             self._under_way = True
