@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from estafeta.daemons.cleanup import headers
+from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
 from estafeta.daemons.cleanup.recipients import ExpansionTooLarge, Mapping
 from estafeta.daemons.cleanup.settings import read_settings
 from estafeta.ipc.channel import Channel, Connection
@@ -92,6 +93,9 @@ class Cleanup(Daemon):
     def is_busy(self) -> bool:
         return self.context.clients > 0 or self._work_in_hand > 0
 
+    def in_hand(self) -> bool:
+        return self._work_in_hand > 0  # what will be in the queue in a moment should be acknowledged, too
+
     def on_lost(self, connection: Connection) -> None:
         for key in [key for key in self._streams if key[0] is connection]:
             stream = self._streams.pop(key)
@@ -100,6 +104,9 @@ class Cleanup(Daemon):
 
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         if isinstance(message, Enqueue):
+            clean = without_bare_returns(message.content, message.lines)
+            if clean is not message.content:
+                message.content, message.dots = clean, True
             if message.more:
                 stream = _Stream(message.envelope, None, message.flags)
                 self._streams[connection, message.stream] = stream
@@ -107,6 +114,9 @@ class Cleanup(Daemon):
             else:
                 self.run_soon(self._whole(connection, number, message))
         elif isinstance(message, Chunk):
+            clean = without_bare_returns(message.data, message.lines)
+            if clean is not message.data:
+                message.data, message.dots = clean, True
             found = self._streams.get((connection, message.stream))
             if found is None:
                 if message.last:
