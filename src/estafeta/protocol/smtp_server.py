@@ -22,6 +22,8 @@ _END = b"\r\n.\r\n"
 class State(Enum):
     """Where the conversation is."""
 
+    __hash__ = object.__hash__  # Enum's own is a Python function, and the table below is asked for every command
+
     START = auto()  # no HELO yet
     READY = auto()  # greeted, no transaction
     MAIL = auto()  # MAIL accepted
