@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,35 +10,7 @@ import pytest
 
 from support.instance import Client, Instance, free_port, running, wait_for
 from support.smtp_sink import SmtpSink
-
-
-class SinkThread:
-    """A scripted server in a thread of its own."""
-
-    def __init__(self, sink: SmtpSink) -> None:
-        self.sink = sink
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def _run(self) -> None:
-        async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            self._stop = asyncio.Event()
-            async with self.sink:
-                self._ready.set()
-                await self._stop.wait()
-
-        asyncio.run(serve())
-
-    def __enter__(self) -> SmtpSink:
-        self._thread.start()
-        assert self._ready.wait(10)
-        return self.sink
-
-    def __exit__(self, *exc: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-
+from support.smtp_sink_thread import SinkThread
 
 PORT = free_port()
 

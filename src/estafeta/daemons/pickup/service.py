@@ -89,6 +89,10 @@ class Pickup(Daemon):
     def is_busy(self) -> bool:
         return self.context.clients > 0 or bool(self._under_way)
 
+    def in_hand(self) -> bool:
+        self._waiting.clear()  # they stay where they are; what cleanup has already must not be sent twice
+        return bool(self._under_way)
+
     # -- the socket ---------------------------------------------------------------------------------------------------
 
     def on_socket(self, link: socket.socket, peer: Any) -> None:
