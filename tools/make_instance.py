@@ -5,7 +5,6 @@ Usage: make_instance.py DIRECTORY [PORT]. Any address at localhost (or at the in
 
 from __future__ import annotations
 
-import getpass
 import grp
 import os
 import pwd
@@ -74,6 +73,21 @@ MAILBOXES = """\
 """
 
 
+def _user_name() -> str:
+    """The caller's name; the number where there is no such account (containers run with any uid)."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def _group_name() -> str:
+    try:
+        return grp.getgrgid(os.getegid()).gr_name
+    except KeyError:
+        return str(os.getegid())
+
+
 def main() -> int:
     """Exit status 0, or 2 for bad usage."""
     if len(sys.argv) not in (2, 3):
@@ -84,12 +98,11 @@ def main() -> int:
     etc = os.path.join(directory, "etc")
     os.makedirs(etc, exist_ok=True)
     os.makedirs(os.path.join(directory, "mail"), exist_ok=True)
-    entry = pwd.getpwuid(os.geteuid())
     values = {
         "directory": directory,
         "port": port,
-        "user": entry.pw_name or getpass.getuser(),
-        "group": grp.getgrgid(os.getegid()).gr_name,
+        "user": _user_name(),
+        "group": _group_name(),
         "uid": str(os.geteuid()),
         "gid": str(os.getegid()),
     }

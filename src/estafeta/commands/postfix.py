@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return _run(command, config)
     except ConfigError as error:
         return _complain(str(error))
+    except PermissionError as error:
+        if error.filename:
+            return _complain(f"{error.filename}: {error.strerror}")
+        return _complain("use of this command is reserved for the superuser and for who started the mail system")
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
