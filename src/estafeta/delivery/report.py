@@ -14,6 +14,8 @@ from estafeta.mail import logline
 from estafeta.system.log import Log
 
 _STATUS = {Outcome.SENT: "sent", Outcome.DEFERRED: "deferred", Outcome.BOUNCED: "bounced"}
+# sendmail -bv: nothing is delivered, so nothing is sent, put off or returned.
+_VERIFIED = {Outcome.SENT: "deliverable", Outcome.DEFERRED: "undeliverable", Outcome.BOUNCED: "undeliverable"}
 
 
 class Delivery:
@@ -102,6 +104,7 @@ class Delivery:
     def _line(self, recipient: Recipient, outcome: Outcome, dsn: str, text: str, relay: str, uses: int) -> None:
         request = self.request
         envelope = request.envelope
+        status = (_VERIFIED if request.trace else _STATUS)[outcome]
         now = self._clock()
         connected = self.connected_at or self.started_at
         delays = (
@@ -112,7 +115,7 @@ class Delivery:
         )
         self._log.line(
             logline.delivery(
-                envelope.queue_id, recipient.address, recipient.original, relay, delays, dsn, _STATUS[outcome], text, uses
+                envelope.queue_id, recipient.address, recipient.original, relay, delays, dsn, status, text, uses
             ),
             self.number,
         )

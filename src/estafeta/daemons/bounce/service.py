@@ -225,10 +225,12 @@ def reported(notice: Notice, kind: NoticeKind) -> list[Reported]:
         result, recipient = item.result, item.recipient
         if result.outcome == Outcome.SENT:
             action = "deliverable" if verify else result.action or "delivered"
+        elif verify:
+            action = "undeliverable"
         elif kind == NoticeKind.DELAY or (kind == NoticeKind.SUCCESS and result.outcome == Outcome.DEFERRED):
             action = "delayed"
         else:
-            action = "undeliverable" if verify else "failed"
+            action = "failed"
         out.append(
             Reported(
                 recipient.address, action, result.dsn, result.reason, recipient.original, recipient.orcpt, result.mta,

@@ -59,6 +59,7 @@ def _flush_one(qmgr: Qmgr, queue_id: str) -> bool:
 def _flush_site(qmgr: Qmgr, site: str) -> list[str]:
     domain = site.lower().encode()
     flushed = []
+    qmgr.dispatcher.revive_all()
     for queued in scan.list_queue(qmgr.context.queue_directory, "deferred"):
         if queued.envelope.queue_id in qmgr.active:
             continue

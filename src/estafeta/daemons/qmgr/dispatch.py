@@ -15,7 +15,7 @@ from estafeta.daemons.qmgr.destination import Destination, new_destination
 from estafeta.daemons.qmgr.message import Message, Request
 from estafeta.daemons.qmgr.settings import TransportSettings, read_transport
 from estafeta.ipc.channel import Channel, ServiceLost
-from estafeta.ipc.messages import DeliverReply, DeliverRequest, Envelope, Outcome, RecipientResult
+from estafeta.ipc.messages import ContentFlag, DeliverReply, DeliverRequest, Envelope, Outcome, RecipientResult
 from estafeta.ipc.messages import Message as Frame
 from estafeta.mail.text import to_text
 from estafeta.service.context import Context
@@ -169,8 +169,9 @@ class Dispatcher:
             sent = _with_recipients(envelope, indexes)
         now = time.time()
         frame = DeliverRequest(
-            message.place, sent, destination.transport, destination.nexthop, now, message.active_since
-        )
+            message.place, sent, destination.transport, destination.nexthop, now, message.active_since,
+            bool(envelope.flags & ContentFlag.TRACE),
+        )  # fmt: skip
         destination.in_flight += 1
         self.in_flight += 1
 
