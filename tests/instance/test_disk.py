@@ -32,7 +32,9 @@ def small_disk(megabytes: int) -> Iterator[str]:
 @pytest.mark.parametrize("size", [20000, 400000])
 def test_full_disk(size: int) -> None:
     with small_disk(6) as disk:
-        settings = f"message_size_limit = 500000\nqueue_directory = {disk}/spool\ndefer_transports = discard\nqueue_minfree = 750000\n"
+        settings = (
+            f"message_size_limit = 500000\nqueue_directory = {disk}/spool\ndefer_transports = discard\nqueue_minfree = 750000\n"
+        )
         instance = Instance(settings)
         instance.spool = Path(disk) / "spool"
         try:

@@ -9,7 +9,8 @@ from support.instance import Client, running, wait_for
 
 
 def test_a_client_that_never_reads() -> None:
-    with running("smtpd_junk_command_limit = 100000000\nsmtpd_hard_error_limit = 100000000\nsmtpd_soft_error_limit = 100000000") as instance:
+    limits = "\n".join(f"smtpd_{name}_limit = 100000000" for name in ("junk_command", "hard_error", "soft_error"))
+    with running(limits) as instance:
         with Client(instance.port) as other:
             other.reply()
             other.ask(b"EHLO x")

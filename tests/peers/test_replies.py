@@ -75,11 +75,8 @@ LISTENERS = {
 }
 
 # Conversation -> why the replies differ. docs/differs.md has the same list for people.
-_ETRN = "there is no flush(8) yet: ETRN is refused"
 _SMUGGLING = "only <CR><LF>.<CR><LF> ends a message; Postfix 3.7 also takes a bare <LF> around the dot (SMTP smuggling)"
 DIFFERS: dict[str, str] = {
-    "commands-etrn": _ETRN,
-    "commands-etrn-nohelo": _ETRN,
     "commands-vrfy-unclosed": "VRFY with an unclosed bracket is a syntax error, as with RCPT",
     "content-lf-dot-crlf": _SMUGGLING,
     "content-crlf-dot-lf": _SMUGGLING,

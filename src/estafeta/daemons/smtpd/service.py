@@ -19,7 +19,7 @@ from estafeta.ipc.channel import Channel
 from estafeta.ipc.messages import CleanupFlag
 from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.service.daemon import Daemon
-from estafeta.tables.match_list import AddressList, StringList
+from estafeta.tables.match_list import AddressList, DomainList, StringList
 from estafeta.tables.table import LookupFailed, OpenOptions
 
 _TICK_S = 1.0
@@ -57,6 +57,10 @@ class Smtpd(Daemon):
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
         self._local_clients = self._local_header_clients()
+        self.fast_flush_domains = DomainList(
+            config.get("fast_flush_domains"), self._options, "fast_flush_domains",
+            match_parents="fast_flush_domains" in config.words("parent_domain_matches_subdomains"),
+        )  # fmt: skip
         options = config.words("receive_override_options")
         flags = CleanupFlag.FILTER | CleanupFlag.MAP | CleanupFlag.BCC
         if "no_address_mappings" in options:
@@ -74,6 +78,7 @@ class Smtpd(Daemon):
 
     async def start(self) -> None:
         self.cleanup = self.context.channel(self.config.get("cleanup_service_name"))
+        self.qmgr = self.context.channel(self.config.get("queue_service_name"))
         self._timer = self.context.loop.create_task(self._tick())
 
     async def _tick(self) -> None:

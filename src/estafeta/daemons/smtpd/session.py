@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import envelope_commands, receive
-from estafeta.daemons.smtpd.access import Facts, Verdict, is_hostname, logged
+from estafeta.daemons.smtpd import envelope_commands, etrn, receive
+from estafeta.daemons.smtpd.access import Facts, Verdict, logged
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
@@ -466,17 +466,6 @@ class Session:
         self.flush()
         self.close()
 
-    async def etrn_command(self, command: Command) -> None:
-        if self.transaction is not None:
-            self.failed(b"ETRN", b"503 Error: MAIL transaction in progress")
-        elif not command.argument or b" " in command.argument:
-            self.failed(b"ETRN", b"500 Syntax: ETRN domain")
-        elif not is_hostname(to_text(command.argument).lstrip("@#")) and not command.argument.startswith(b"["):
-            self.failed(b"ETRN", b"501 Error: invalid parameter syntax")
-        else:
-            domain = to_text(command.argument)
-            self.failed(b"ETRN", f"459 <{domain}>: service unavailable".encode("utf-8", "surrogateescape"))
-
     async def auth_command(self, command: Command) -> None:
         self.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
 
@@ -536,7 +525,7 @@ _HANDLERS = {
     b"NOOP": Session.noop_command,
     b"QUIT": Session.quit_command,
     b"VRFY": envelope_commands.vrfy_command,
-    b"ETRN": Session.etrn_command,
+    b"ETRN": etrn.etrn_command,
     b"AUTH": Session.auth_command,
     b"STARTTLS": Session.starttls_command,
     b"XCLIENT": Session.not_allowed_command,
