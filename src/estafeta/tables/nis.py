@@ -1,6 +1,6 @@
 """nis: tables on a host without a NIS domain, which is nearly every host: they hold nothing.
 
-Source: what Postfix does when no NIS domain name is set; its default alias_maps names ``nis:mail.aliases`` on systems built with NIS.
+Source: what Postfix does when no NIS domain name is set; its default alias_maps may name ``nis:mail.aliases``.
 On a host that has a NIS domain the type is refused as unsupported (the client comes with the other network tables).
 """
 

@@ -1,7 +1,7 @@
 """ETRN: deliver what waits for a domain, now.
 
 Source: RFC 1985, ETRN_README, postconf(5) fast_flush_domains, smtpd_etrn_restrictions. Postfix keeps a log of deferred mail for
-each eligible domain in flush(8); our queue manager knows the deferred queue, so it is asked directly and no flush service is needed.
+each eligible domain in flush(8); our queue manager knows the deferred queue, so it is asked directly.
 """
 
 from __future__ import annotations
