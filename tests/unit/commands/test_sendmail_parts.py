@@ -101,15 +101,15 @@ def test_sendmail_command(tmp_path: Path) -> None:
     (tmp_path / "spool" / "maildrop").mkdir(parents=True)
     (tmp_path / "main.cf").write_text(f"queue_directory = {tmp_path}/spool\nmyhostname = h.example\n")
     command = [sys.executable, "-m", "estafeta.commands.sendmail", "-C", str(tmp_path)]
-    done = subprocess.run([*command, "-f", "a@b", "c@d"], input=b"Subject: x\n\nhi\n.\nno\n", capture_output=True)
+    done = subprocess.run([*command, "-f", "a@b", "c@d"], input=b"Subject: x\n\nhi\n.\nno\n", capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     name, = drop.names(str(tmp_path / "spool"))
     found = drop.read(str(tmp_path / "spool"), name)
     assert (found.sender, found.recipients, found.content) == (b"a@b", [b"c@d"], b"Subject: x\r\n\r\nhi\r\n")
-    done = subprocess.run(command, input=b"", capture_output=True)
+    done = subprocess.run(command, input=b"", capture_output=True, check=False)
     assert done.returncode == 75 and b"Recipient addresses must be specified" in done.stderr
     script = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nS: x\r\n\r\n..dot\r\n.\r\nFOO\r\nQUIT\r\n"
-    done = subprocess.run([*command, "-bs"], input=script, capture_output=True)
+    done = subprocess.run([*command, "-bs"], input=script, capture_output=True, check=False)
     codes = [line[:4] for line in done.stdout.decode().splitlines()]
     assert [code for code in codes if code.endswith(" ")] == ["220 ", "250 ", "250 ", "250 ", "354 ", "250 ", "500 ", "221 "]
     contents = [drop.read(str(tmp_path / "spool"), name).content for name in drop.names(str(tmp_path / "spool"))]
