@@ -153,6 +153,22 @@ class Channel:
         self._connecting: asyncio.Task[None] | None = None
         self._connect_waiters: list[asyncio.Future[Link]] = []
         self._closed = False
+        self._number_seen = -1
+
+    def close_if_unused(self) -> None:
+        """End the connection if no request has been made since the last call of this; the next request connects again.
+
+        Not one that says who we are or brings news (a queue manager takes the end of cleanup's for cleanup's end).
+        """
+        link = self._link
+        unused = self._number == self._number_seen
+        self._number_seen = self._number
+        if link is None or link.pending or link.streams or self._on_connect is not None or self.on_message is not None:
+            return
+        if unused:
+            self.leave(link)
+            link.flush()
+            link.transport.close()
 
     def request(self, message: Message, callback: Callback) -> None:
         """Send ``message``; ``callback`` gets the reply or a ServiceLost."""
@@ -171,6 +187,7 @@ class Channel:
 
     def notify(self, message: Message) -> None:
         """Send ``message`` without waiting for an answer."""
+        self._next_number()
         link = self._link
         if link is not None:
             link.put(encode_frame(0, message))

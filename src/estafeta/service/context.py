@@ -79,6 +79,11 @@ class Context:
         """True if master.cf has the service (its socket is there)."""
         return os.path.exists(socket_path(name))
 
+    def close_unused_channels(self) -> None:
+        """End connections that were not used since the last call, so that the services behind them may retire."""
+        for channel in self._channels.values():
+            channel.close_if_unused()
+
     def close_channels(self) -> None:
         """End every connection to other services."""
         for channel in self._channels.values():

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
 from estafeta.config.master_cf import MasterService
-from estafeta.service.context import Context
+from estafeta.service.context import CHANNEL_IDLE_S, Context
 from estafeta.service.daemon import Daemon
 from estafeta.system import privilege
 from estafeta.system.log import FileSink, Log, Sink
@@ -178,12 +178,18 @@ class Worker:
         self._finish()
 
     async def _watch(self) -> None:
-        """Retire after max_idle seconds without a client."""
+        """Retire after max_idle seconds without a client; let go of services that were not asked for a while."""
+        context = self.context
         max_idle_s = self.spec.config.seconds("max_idle")
+        channels_at = time.monotonic()
         while True:
             await asyncio.sleep(min(5.0, max_idle_s))
-            idle = time.monotonic() - self.context.last_activity
-            if not self.daemon.stays and not self.daemon.is_busy() and idle >= max_idle_s:
+            now = time.monotonic()
+            if now - channels_at >= min(CHANNEL_IDLE_S, max_idle_s):
+                channels_at = now
+                context.close_unused_channels()
+            idle = now - context.last_activity
+            if not self.daemon.stays and not self.daemon.is_busy() and not context.clients and idle >= max_idle_s:
                 self._finish()
 
     # -- accepting ----------------------------------------------------------------------------------------------------

@@ -198,16 +198,26 @@ class Session:
         self._pump()
 
     def _lost(self) -> None:
-        self.close(f"lost connection after {self._last_command()}")
+        where = self._where()
+        self.close("" if where == "END-OF-MESSAGE" else f"lost connection after {where}")
 
     def _last_command(self) -> str:
         last = self.service.last_commands.get(self.number)
         return last or "CONNECT"
 
+    def _where(self) -> str:
+        """The last command, with what came of a message's content."""
+        last = self._last_command()
+        if last not in ("DATA", "BDAT"):
+            return last
+        if self.transaction is None:
+            return "END-OF-MESSAGE" if self.counts[last.lower() + "/ok"] else last
+        return f"{last} ({self.transaction.size + self.machine.unread} bytes)"
+
     def time_out(self) -> None:
         """The client has been silent for smtpd_timeout."""
         self.reply_now(f"421 4.4.2 {self.service.settings.myhostname} Error: timeout exceeded".encode())
-        self.close(f"timeout after {self._last_command()}")
+        self.close(f"timeout after {self._where()}")
 
     def reply(self, line: bytes) -> None:
         """Queue one reply (without line end)."""
