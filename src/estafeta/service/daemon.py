@@ -122,8 +122,9 @@ class Daemon:
     def close_connections(self) -> None:
         """Send what is still to be answered and say good-bye."""
         for connection in list(self._connections):
-            connection.flush()
-            connection.transport.close()
+            if connection.open:  # else it has been accepted, but the loop has not taken it over yet
+                connection.flush()
+                connection.transport.close()
 
     def in_hand(self) -> bool:
         """True while something is under way that would be done twice if the worker ended now; it gets a few seconds."""
