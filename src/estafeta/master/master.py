@@ -310,6 +310,8 @@ class Master:
             self.log.warning(f"process {command} pid {pid} exit status {os.WEXITSTATUS(status)}")
             self.log.warning(f"{command}: bad command startup -- throttling")
             entry.state.throttled_until = now + entry.config.seconds("service_throttle_time")
+        if status and entry.service.wakeup_s > 0:  # it may have died with work in hand: wake it (anew) soon
+            entry.next_wakeup = min(entry.next_wakeup, now + RESTART_DELAY_S)
         if entry.daemon_class.stays:
             entry.wanted_at = now + (RESTART_DELAY_S if status else 0.0)
 
