@@ -78,6 +78,20 @@ MODERN_RESTRICTION: dict[str, str] = {
 """Old restriction of smtpd_*_restrictions -> what to use instead."""
 
 
+MODERN_SERVICE: dict[str, str] = {"fifo": "unix", "nqmgr": "qmgr"}
+"""Old service type or program of master.cf -> what to use instead."""
+
+MODERN_TABLE: dict[str, str] = {"sdbm": "hash", "dbm": "hash"}
+"""Old table type -> what to use instead."""
+
+
+def table_warning(spec: str) -> str | None:
+    """The one-line warning for a table `type:name` of an old type, or None."""
+    kind, colon, _ = spec.removeprefix("proxy:").partition(":")
+    modern = MODERN_TABLE.get(kind) if colon else None
+    return None if modern is None else f"table type {kind}: is an old form; use {modern}: instead"
+
+
 def warning_for(name: str) -> str | None:
     """The one-line warning for an old parameter that is set, or None for a modern one."""
     modern = MODERN_FORM.get(name)

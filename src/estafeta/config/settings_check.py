@@ -13,7 +13,7 @@ from estafeta.config.config import Config, load_config
 from estafeta.config.environment_check import check_environment
 from estafeta.config.errors import ConfigError, ConfigProblem
 from estafeta.config.implemented import is_implemented
-from estafeta.config.legacy import restriction_warning, warning_for
+from estafeta.config.legacy import MODERN_SERVICE, restriction_warning, table_warning, warning_for
 from estafeta.config.master_cf import MasterEntry, MasterService, read_master_cf, service_of
 from estafeta.config.registry import find_parameter, parameters
 from estafeta.config.restrictions import restriction_problems
@@ -96,6 +96,10 @@ def _check_one(name: str, config: Config, usage: Usage) -> list[ConfigProblem]:
                 old = restriction_warning(word)
                 if old is not None:
                     found.append(ConfigProblem("warning", config.path, line, f"parameter {name}: {old}"))
+        for word in split_words(text) if "dbm:" in text else ():
+            old = table_warning(word)
+            if old is not None:
+                found.append(ConfigProblem("warning", config.path, line, f"parameter {name}: {old}"))
     old = warning_for(name)
     if old is not None:
         found.append(ConfigProblem("warning", config.path, line, old))
@@ -142,6 +146,10 @@ def check_services(
             found.append(ConfigProblem("fatal", path, service.line, f"{label}: no such program: {service.command}"))
         if service.chroot and program in _NO_CHROOT:
             found.append(ConfigProblem("fatal", path, service.line, f"{label}: {program} cannot run in a jail"))
+        for old in (service.type, program):
+            if old in MODERN_SERVICE:
+                text = f"{label}: {old} is an old form; use {MODERN_SERVICE[old]} instead"
+                found.append(ConfigProblem("warning", path, service.line, text))
         if service.type == "inet" and service.wakeup_s:
             found.append(ConfigProblem("warning", path, service.line, f"{label}: an inet service is not woken up"))
         key = (service.name, service.type)
