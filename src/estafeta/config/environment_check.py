@@ -31,10 +31,10 @@ def check_environment(config: Config) -> list[ConfigProblem]:
         setting = config.setting(name)
         found.append(ConfigProblem(severity, config.path, setting.line if setting else 0, f"parameter {name}: {text}"))
 
-    for check in (_names, _accounts, _controls, _table_names):
+    for check in (_names, _accounts, _controls, _table_names, _networks):
         try:
             for name, text in check(config):
-                add(name, text)
+                add(name, text, "warning" if check is _networks else "fatal")
         except ConfigError:
             continue  # reported with its own line already
     try:
@@ -88,6 +88,24 @@ def _table_names(config: Config) -> list[tuple[str, str]]:
         for word in split_words(config.get(name)):
             if ":" not in word:
                 found.append((name, f'expecting "type:name" form instead of "{word}"'))
+    return found
+
+
+def _networks(config: Config) -> list[tuple[str, str]]:
+    """Patterns of mynetworks that smtpd will skip: their clients may not relay. Only warnings, as in Postfix."""
+    import ipaddress
+
+    found = []
+    for word in config.words("mynetworks") if config.is_set("mynetworks") else ():
+        pattern = word.lstrip("!")
+        if pattern.startswith("/") or (":" in pattern and not pattern.startswith("[")):
+            continue  # a file or a table
+        if not re.fullmatch(r"[0-9.]+(/[0-9]+)?|\[[^]]+\](/[0-9]+)?", pattern):
+            continue  # a name, or [ ] in a form of its own
+        try:
+            ipaddress.ip_network(pattern.replace("[", "").replace("]", ""))
+        except ValueError as error:
+            found.append(("mynetworks", f'pattern "{word}" is skipped: {error}'))
     return found
 
 

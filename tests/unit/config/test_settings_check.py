@@ -105,3 +105,11 @@ def test_values_with_a_syntax_of_their_own(tmp_path: Path) -> None:
         found = [text for text in texts(tmp_path, f"\n{line}\n") if text.startswith("fatal")]
         assert len(found) == 1, found
         assert found[0].startswith(f"fatal: main.cf, line 2: parameter {line.split()[0]}: ") and say in found[0]
+
+
+def test_networks_that_are_none(tmp_path: Path) -> None:
+    good = "mynetworks = 127.0.0.0/8 [::1]/128 !10.1.2.3 hash:/x /file 192.168.0.1/32 name.example [::ffff:127.0.0.0]/104\n"
+    assert texts(tmp_path, good) == []
+    found = texts(tmp_path, "\nmynetworks = 127.0.0.1/8, 10.0.0.0/40, [::1]/129\n")
+    assert len(found) == 3
+    assert found[0].startswith('warning: main.cf, line 2: parameter mynetworks: pattern "127.0.0.1/8" is skipped: ')
