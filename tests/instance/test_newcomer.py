@@ -23,7 +23,7 @@ def _as_user(instance: Instance, name: str, *arguments: str, text: str = "") -> 
     drop = "import os; os.setgroups([]); os.setresgid(4711, 4711, 4711); os.setresuid(4711, 4711, 4711)"
     # Imported before the drop: the interpreter may live where only root can read.
     preload = (
-        "import pkgutil, importlib, json, socket, pwd, getopt, estafeta.commands, estafeta.tables, estafeta.spool\n"
+        "import pkgutil, importlib, ipaddress, json, socket, pwd, getopt, estafeta.commands, estafeta.tables, estafeta.spool\n"
         "import estafeta.mail, estafeta.system\n"
         "for place in (estafeta.commands, estafeta.tables, estafeta.spool, estafeta.mail, estafeta.system):\n"
         "    for found in pkgutil.walk_packages(place.__path__, place.__name__ + '.'):\n"
