@@ -38,7 +38,7 @@ class SpoolBusy(Exception):
 class _SegmentState:
     known: set[int] = field(default_factory=set)  # record offsets seen so far
     covered: int = 0  # bytes of the records seen so far
-    open: int = 0  # messages that are not finished
+    open: set[int] = field(default_factory=set)  # offsets of messages that are not finished
     pending: list[bytes] = field(default_factory=list)  # done entries to write
     done_fd: int = -1
 
@@ -100,8 +100,17 @@ class QueueStore:
             return False
         state.known.add(place.offset)
         state.covered += place.length
-        state.open += 1
+        state.open.add(place.offset)
         return True
+
+    def is_unfinished(self, place: Place) -> bool:
+        """False if the message has gone from ``place`` since that was read."""
+        if not self.is_segment(place):
+            return os.path.exists(os.path.join(self.directory, place.segment))
+        state = self._segments.get(place.segment)
+        if state is None:
+            return os.path.exists(os.path.join(self.directory, place.segment))
+        return place.offset in state.open or place.offset not in state.known
 
     def recover_incoming(self) -> Iterator[scan.Queued | tuple[str, Damage]]:
         """Every unfinished message in ``incoming/`` that is not registered yet (the caller registers it), and damage."""
@@ -262,7 +271,7 @@ class QueueStore:
         state = self._segments[place.segment]
         if last:
             state.pending.append(done_entry(place.offset, ALL_RECIPIENTS))
-            state.open -= 1
+            state.open.discard(place.offset)  # finishing twice must not count for another message
         else:
             state.pending.extend(done_entry(place.offset, index) for index in indexes)
         self._dirty.add(place.segment)
@@ -297,7 +306,7 @@ class QueueStore:
 
     def sweep(self) -> None:
         """Remove segments whose writer is gone and whose messages are all finished."""
-        for name in [name for name, state in self._segments.items() if state.open == 0 and not state.pending]:
+        for name in [name for name, state in self._segments.items() if not state.open and not state.pending]:
             self._remove_if_finished(name)
 
     def _remove_if_finished(self, name: str) -> None:

@@ -96,6 +96,8 @@ def _select(qmgr: Qmgr, arguments: list[str], verb: str) -> Iterator[Queued]:
 async def _apply(qmgr: Qmgr, verb: str, queued: Queued) -> bool:
     queue_id = queued.envelope.queue_id
     message = qmgr.active.get(queue_id)
+    if message is None and not qmgr.store.is_unfinished(queued.place):
+        return False  # delivered or moved while others of the same command were worked on
     if verb == "delete":
         if message is not None:
             message.dropped = True

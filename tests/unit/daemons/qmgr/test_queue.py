@@ -13,6 +13,7 @@ from estafeta.daemons.qmgr import control
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import CleanupStatus, EnqueueReply, NoticeReply, Outcome, QueueCommand
 from estafeta.spool import scan
+from estafeta.spool.scan import Queued
 from support.queue_manager import Stage
 from support.scenes import on_stage
 
@@ -331,6 +332,30 @@ async def test_a_requeue_that_fails_leaves_the_message_in_its_place(stage: Stage
     await stage.settle()
     (ask,) = stage.asks()
     assert ask.recipients == [b"waiting@x.example"]
+
+
+@on_stage()
+async def test_a_command_for_all_meets_a_queue_that_moves_on(stage: Stage) -> None:
+    """While the first message is requeued, the second is delivered and deferred: it is neither requeued nor counted twice."""
+    first = await stage.arrive(b"first@x.example")
+    others = [await stage.arrive(b"%d@x.example" % n) for n in range(4)]
+    asks = stage.asks()
+    asks[0].outcome(DEFERRED)
+    await stage.until(lambda: first.queue_id not in stage.qmgr.active)
+    pairs = [Queued("incoming", m.place, m.envelope, set()) for m in stage.qmgr.active.values()]
+    asks[1].outcome(DEFERRED)
+    asks[2].outcome(SENT)
+    await stage.until(lambda: len(stage.qmgr.active) == len(others) - 2)
+    for queued in pairs[:2]:
+        assert not await control._apply(stage.qmgr, "requeue", queued)
+        assert not await control._apply(stage.qmgr, "delete", queued)
+        stage.qmgr.store.finish(queued.place, queued.envelope, [], last=True)
+    assert stage.enqueued() == []
+    stage._journal.close()
+    stage.qmgr.store.flush()
+    stage.qmgr.store.sweep()
+    left = {m.queue_id for m in [first, others[0], *others[2:]]}
+    assert set(in_queue(stage)) == left, "the segment went while it had messages"
 
 
 @on_stage()
