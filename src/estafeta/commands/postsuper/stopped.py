@@ -37,6 +37,8 @@ class StoppedQueue:
             if self._one(verb, queued):
                 touched.append(queued.envelope.queue_id)
         self._store.flush()
+        if verb == "requeue" and touched:
+            drop.wake_pickup(self._directory)  # the system may run, and only the queue manager be starting again
         return touched
 
     def _delete_dropped(self, ids: list[str]) -> list[str]:
