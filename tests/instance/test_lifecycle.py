@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,10 +103,11 @@ def test_start_fg_ends_cleanly(stopped: Instance, number: int) -> None:
 
 
 def test_ctrl_c_at_any_moment_of_the_start(stopped: Instance) -> None:
-    command = [sys.executable, "-m", "estafeta.master", "-d", "-c", str(stopped.etc)]
-    for delay_s in (0.08, 0.12, 0.16, 0.2):
+    command = [*PROGRAM, "estafeta.commands.postfix", "-c", str(stopped.etc), "start-fg"]
+    for delay_s in (0.0, 0.04, 0.08, 0.12, 0.16):
+        stopped.log_path.unlink(missing_ok=True)
         with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
-            wait_for((stopped.spool / "pid" / "master.pid").exists, 10, "the pid file")
+            stopped.wait_log("starting the Postfix mail system")  # the command is done; the master is next
             time.sleep(delay_s)  # not a wait: the moment is what is tested
             os.killpg(process.pid, signal.SIGINT)
             assert b"Traceback" not in process.communicate(timeout=20)[1]

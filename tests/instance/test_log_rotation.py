@@ -19,9 +19,11 @@ def test_rotation() -> None:
         first = send(instance)
         instance.wait_log(f"{first}: removed")
         (qmgr,) = instance.pids("qmgr")
+        before = set(instance.pids("smtpd"))
         old = instance.log_path.rename(instance.log_path.with_suffix(".1"))
         assert instance.command("postfix", "reload").returncode == 0
         instance.wait_log(r"master\[\d+\]: reload -- version")
+        wait_for(lambda: not before & set(instance.pids("smtpd")), what="the old smtpd gone: it writes to the old file")
         second = wait_for(lambda: send(instance), what="a message after the reload")
         for what in ("client=", "message-id=", "from=<a@test.example>", "to=<x@discard.test>", "removed"):
             instance.wait_log(f"{second}: {what}")

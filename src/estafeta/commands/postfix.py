@@ -122,6 +122,7 @@ def _start(config: Config, *, foreground: bool) -> int:  # noqa: RET503 - execv 
     _script_log(config, "starting the Postfix mail system")
     arguments = [sys.executable, "-m", "estafeta.master", "-c", config.directory, "-d" if foreground else "-w"]
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the master takes it when it has been imported
     os.execv(sys.executable, arguments)
 
 

@@ -25,6 +25,7 @@ from estafeta.system.log import Log, Sink, open_sink
 def main(arguments: list[str] | None = None) -> int:
     """Start the system; in the foreground return when it has ended."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until run() takes it: no traceback for a Ctrl-C while starting
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     options, rest = getopt.getopt(sys.argv[1:] if arguments is None else arguments, "c:dwiDtv")
     values = dict(options)
     if rest:
