@@ -105,7 +105,11 @@ class Master:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, self._note_signal)
         while not self._stopping:
-            self._turn()
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - the mail system must not die of one bad turn
+                self.log.error(f"unexpected {type(error).__name__}: {error}")
+                time.sleep(0.1)
         self._stop_workers()
 
     def _note_signal(self, number: int, frame: object) -> None:
@@ -267,6 +271,8 @@ class Master:
             data = os.read(descriptor, 512)
         except BlockingIOError:
             return
+        except OSError:
+            data = b""  # it ended without reading what we sent (a new log file): ECONNRESET, not an end of file
         if data:
             if pid in entry.retired:
                 return
