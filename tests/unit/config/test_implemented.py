@@ -32,7 +32,7 @@ COMPOSED = {f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sende
 
 def _is_read_to_refuse(name: str) -> bool:
     program, _, rest = name.partition("_")
-    return program in ("smtp", "lmtp") and rest.startswith(READ_TO_REFUSE)
+    return program in ("smtp", "lmtp", "smtpd") and rest.startswith(READ_TO_REFUSE)
 
 
 def _read_in_source() -> tuple[set[str], set[str]]:

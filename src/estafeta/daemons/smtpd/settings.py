@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from estafeta.config.config import Config
+from estafeta.config.errors import ConfigError
 from estafeta.mail.text import to_bytes
 
 EHLO_KEYWORDS = ("pipelining", "size", "vrfy", "etrn", "enhancedstatuscodes", "8bitmime", "dsn", "smtputf8", "chunking")
@@ -27,6 +28,7 @@ class Settings:
     junk_command_limit: int
     error_sleep_s: float
     helo_required: bool
+    tls_required: bool  # there is no TLS yet: a service that insists on it takes no mail in clear
     disable_vrfy: bool
     strict_rfc821: bool
     delay_reject: bool
@@ -44,6 +46,13 @@ class Settings:
     chunking: bool
     dsn: bool
     allow_min_user: bool
+
+
+def _tls_required(config: Config) -> bool:
+    """Raises ConfigError for wrapper mode, which cannot even greet in clear."""
+    if config.bool("smtpd_tls_wrappermode"):
+        raise ConfigError("smtpd_tls_wrappermode = yes: TLS is not there yet, and this port would answer in clear: not served")
+    return config.get("smtpd_tls_security_level").strip() == "encrypt" or config.bool("smtpd_enforce_tls")
 
 
 def read_settings(config: Config) -> Settings:
@@ -83,6 +92,7 @@ def read_settings(config: Config) -> Settings:
         junk_command_limit=config.int("smtpd_junk_command_limit"),
         error_sleep_s=config.seconds("smtpd_error_sleep_time"),
         helo_required=config.bool("smtpd_helo_required"),
+        tls_required=_tls_required(config),
         disable_vrfy=disable_vrfy,
         strict_rfc821=config.bool("strict_rfc821_envelopes"),
         delay_reject=config.bool("smtpd_delay_reject"),
