@@ -134,6 +134,7 @@ maximal_backoff_time = 1h
             client.ask(b"EHLO x")
             assert client.send(b"a@test.example", [b"x@slow.test"], b"\r\nx").startswith(b"250 ")
         instance.wait_log(r"status=deferred")
+        wait_for(lambda: list((instance.spool / "deferred").glob("*/*")), what="the message in deferred/")
         assert instance.command("postfix", "flush").returncode == 0
         instance.wait_log(r"status=deferred", count=2)
 

@@ -49,7 +49,9 @@ def report(instance: Instance, user: str, *arguments: str, text: str = "Subject:
     result = instance.command("sendmail", "-f", f"{user}@box.test", *arguments, input=text)
     assert (result.returncode, result.stderr) == (0, ""), result.stderr
     wait_for(lambda: set(instance.mailbox(user)) - before, 15, "the report")
-    (path,) = set(instance.mailbox(user)) - before
+    new = set(instance.mailbox(user)) - before
+    assert len(new) == 1, [path.read_text() for path in new] + [instance.log()]
+    (path,) = new
     parsed = email.message_from_bytes(path.read_bytes())
     assert parsed["Subject"] == "Mail Delivery Status Report", parsed["Subject"]
     (status,) = (part for part in parsed.walk() if part.get_content_type() == "message/delivery-status")

@@ -28,7 +28,7 @@ from estafeta.master.listen import open_listeners
 from estafeta.master.preload import preload
 from estafeta.master.verify import verify_configuration
 from estafeta.service.daemon import Daemon
-from estafeta.service.worker import Worker, WorkerSpec, exit_now, reset_after_fork
+from estafeta.service.worker import WORKER_SIGNALS, Worker, WorkerSpec, exit_now, reset_after_fork
 from estafeta.system import privilege
 from estafeta.system.log import FileSink, Log, Sink, open_sink
 
@@ -228,8 +228,12 @@ class Master:
         theirs.setblocking(False)
         status_read, status_write = ours.detach(), theirs.detach()
         self.log.flush()
+        # The child unblocks them when it can act on them: a reload or stop at this moment is not lost and does not kill.
+        signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
         pid = os.fork()
-        if pid == 0:
+        if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
+        else:
             self._child(entry, slot, status_write)
         os.close(status_write)
         entry.slots[pid] = slot

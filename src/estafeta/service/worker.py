@@ -24,6 +24,7 @@ from estafeta.service.daemon import Daemon
 from estafeta.system import privilege
 from estafeta.system.log import FileSink, Log, Sink
 
+WORKER_SIGNALS = (signal.SIGHUP, signal.SIGTERM)  # blocked from the fork until the loop has handlers for them
 DRAIN_S = 60.0
 FINISH_S = 5.0  # what is in hand at SIGTERM may take this long
 BUSY_CLIENTS = 8  # from this many clients on the master may start a second worker
@@ -120,6 +121,7 @@ class Worker:
         for number, action in ((signal.SIGTERM, self._finish), (signal.SIGHUP, self._reload)):
             loop.add_signal_handler(number, action)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         await self.daemon.start()
         self.context.on_clients = self._clients_changed
         self._accept_on()
@@ -252,7 +254,6 @@ def reset_after_fork() -> None:
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGALRM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
