@@ -168,7 +168,7 @@ service_throttle_time = 1s
                     state = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0]
                 except OSError:
                     continue
-                if state != "Z":
+                if state != "Z" and title:  # a process that is ending has no title any more
                     found[int(entry)] = title
         return found
 
