@@ -120,16 +120,17 @@ def test_hostile_headers_take_linear_time(piece: bytes) -> None:
         body = piece * (size // len(piece))
         best = 9.0
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.process_time()  # not the wall clock: other tests run beside this one
             rewrite_addresses(body, lambda a: a)
             try:
                 parse_path(body)
             except AddressError:
                 pass
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
-    assert cost(100_000) < 30 * max(cost(10_000), 0.001)
+    # 20 times the input: linear costs 20 times as much, quadratic 400 times.
+    assert cost(100_000) < 120 * max(cost(5_000), 0.001)
 
 
 def test_extensions() -> None:
