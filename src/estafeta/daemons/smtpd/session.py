@@ -2,7 +2,7 @@
 
 Source: smtpd(8), RFC 5321. The session owns its socket. Replies of one turn go out together.
 Invariants: commands are handled one at a time and in order; nothing outlives ``close``; the transaction is dropped in one place
-(``_drop_transaction``).
+(``drop_transaction``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import envelope_commands, etrn, receive
+from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands
 from estafeta.daemons.smtpd.access import Facts, Verdict, logged
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.mail.text import to_text
@@ -119,7 +119,7 @@ class Session:
         if self._writing:
             loop.remove_writer(self._sock.fileno())
         self._sock.close()
-        self._drop_transaction()
+        self.drop_transaction()
         if reason:
             self.info(f"{reason} from {self.where}")
         self.info(f"disconnect from {self.where}{self._statistics()}")
@@ -287,7 +287,7 @@ class Session:
             await work
         except Exception as error:  # noqa: BLE001
             self.service.unexpected(error)
-            self._drop_transaction()
+            self.drop_transaction()
             self.reply(b"451 4.3.0 Error: internal error")
         self._busy = False
         if self._paused or self.machine.has_input:
@@ -432,61 +432,7 @@ class Session:
             self.log_reject(verdict, command)
         return verdict
 
-    async def helo_command(self, command: Command) -> None:
-        """HELO and EHLO."""
-        verb = command.verb
-        settings = self.service.settings
-        name = to_text(command.argument)
-        if not name:
-            self.failed(verb, b"501 Syntax: " + verb + b" hostname")
-            return
-        self._drop_transaction()
-        before = self.helo
-        self.helo = self.facts.helo = name
-        self.facts.esmtp = verb == b"EHLO"
-        self.protocol = "ESMTP" if self.facts.esmtp else "SMTP"
-        if not settings.delay_reject and self.refused is None:
-            refused = await self.check("helo", verb.decode())
-            if refused is not None:
-                self.helo = self.facts.helo = before
-                self.failed(verb, refused.reply)
-                return
-        hostname = settings.myhostname.encode()
-        if verb == b"HELO":
-            self.ok(verb, b"250 " + hostname)
-            return
-        lines = (hostname, *settings.ehlo_lines)
-        text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
-        self.ok(verb, text)
-
-    async def rset_command(self, command: Command) -> None:
-        if command.argument:
-            self.failed(b"RSET", b"501 5.5.4 Syntax: RSET")
-            return
-        self._drop_transaction()
-        self.ok(b"RSET", b"250 2.0.0 Ok")
-
-    async def noop_command(self, command: Command) -> None:
-        self.ok(b"NOOP", b"250 2.0.0 Ok")
-
-    async def quit_command(self, command: Command) -> None:
-        self.counts["quit"] += 1
-        self.counts["quit/ok"] += 1
-        self.reply(b"221 2.0.0 Bye")
-        self.flush()
-        self.close()
-
-    async def auth_command(self, command: Command) -> None:
-        self.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
-
-    async def not_allowed_command(self, command: Command) -> None:
-        """XCLIENT and XFORWARD: nobody is authorized."""
-        self.failed(command.verb, b"550 5.7.0 Error: insufficient authorization")
-
-    async def starttls_command(self, command: Command) -> None:
-        self.failed(b"STARTTLS", b"502 5.5.1 Error: command not implemented")
-
-    def _drop_transaction(self) -> None:
+    def drop_transaction(self) -> None:
         """The only reset: every trace of MAIL, RCPT, DATA and BDAT goes."""
         transaction, self.transaction = self.transaction, None
         self.bdat_error = b""
@@ -497,7 +443,7 @@ class Session:
 
     def end_transaction(self) -> None:
         """The transaction is over, whatever became of it."""
-        self._drop_transaction()
+        self.drop_transaction()
         self.machine.end_transaction()
 
     def begin(self, transaction: Transaction) -> None:
@@ -526,18 +472,18 @@ _LAST_OF_GROUP = frozenset((b"HELO", b"EHLO", b"DATA", b"NOOP", b"VRFY"))
 _JUNK = frozenset((b"HELO", b"EHLO", b"RSET", b"NOOP", b"VRFY", b"ETRN"))  # commands that get no mail anywhere
 _NAMES = {verb: verb.decode().lower() for verb in _KNOWN}
 _HANDLERS = {
-    b"HELO": Session.helo_command,
-    b"EHLO": Session.helo_command,
+    b"HELO": session_commands.helo_command,
+    b"EHLO": session_commands.helo_command,
     b"MAIL": envelope_commands.mail_command,
     b"RCPT": envelope_commands.rcpt_command,
     b"DATA": receive.data_command,
-    b"RSET": Session.rset_command,
-    b"NOOP": Session.noop_command,
-    b"QUIT": Session.quit_command,
+    b"RSET": session_commands.rset_command,
+    b"NOOP": session_commands.noop_command,
+    b"QUIT": session_commands.quit_command,
     b"VRFY": envelope_commands.vrfy_command,
     b"ETRN": etrn.etrn_command,
-    b"AUTH": Session.auth_command,
-    b"STARTTLS": Session.starttls_command,
-    b"XCLIENT": Session.not_allowed_command,
-    b"XFORWARD": Session.not_allowed_command,
+    b"AUTH": session_commands.auth_command,
+    b"STARTTLS": session_commands.starttls_command,
+    b"XCLIENT": session_commands.not_allowed_command,
+    b"XFORWARD": session_commands.not_allowed_command,
 }

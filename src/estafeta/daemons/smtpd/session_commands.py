@@ -1,0 +1,80 @@
+"""The commands about the session itself: HELO, EHLO, RSET, NOOP, QUIT, and those that nobody may use yet.
+
+Source: RFC 5321 sections 4.1.1.1, 4.1.1.5, 4.1.1.9, 4.1.1.10.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from estafeta.mail.text import to_text
+from estafeta.protocol.smtp_server import Command
+
+if TYPE_CHECKING:
+    from estafeta.daemons.smtpd.session import Session
+
+
+async def helo_command(session: Session, command: Command) -> None:
+    """HELO and EHLO."""
+    verb = command.verb
+    settings = session.service.settings
+    name = to_text(command.argument)
+    if not name:
+        session.failed(verb, b"501 Syntax: " + verb + b" hostname")
+        return
+    session.drop_transaction()
+    before = session.helo
+    session.helo = session.facts.helo = name
+    session.facts.esmtp = verb == b"EHLO"
+    session.protocol = "ESMTP" if session.facts.esmtp else "SMTP"
+    if not settings.delay_reject and session.refused is None:
+        refused = await session.check("helo", verb.decode())
+        if refused is not None:
+            session.helo = session.facts.helo = before
+            session.failed(verb, refused.reply)
+            return
+    hostname = settings.myhostname.encode()
+    if verb == b"HELO":
+        session.ok(verb, b"250 " + hostname)
+        return
+    lines = (hostname, *settings.ehlo_lines)
+    text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
+    session.ok(verb, text)
+
+
+async def rset_command(session: Session, command: Command) -> None:
+    """RSET: the transaction goes."""
+    if command.argument:
+        session.failed(b"RSET", b"501 5.5.4 Syntax: RSET")
+        return
+    session.drop_transaction()
+    session.ok(b"RSET", b"250 2.0.0 Ok")
+
+
+async def noop_command(session: Session, command: Command) -> None:
+    """NOOP."""
+    session.ok(b"NOOP", b"250 2.0.0 Ok")
+
+
+async def quit_command(session: Session, command: Command) -> None:
+    """QUIT."""
+    session.counts["quit"] += 1
+    session.counts["quit/ok"] += 1
+    session.reply(b"221 2.0.0 Bye")
+    session.flush()
+    session.close()
+
+
+async def auth_command(session: Session, command: Command) -> None:
+    """AUTH: there is none yet."""
+    session.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
+
+
+async def starttls_command(session: Session, command: Command) -> None:
+    """STARTTLS: there is none yet."""
+    session.failed(b"STARTTLS", b"502 5.5.1 Error: command not implemented")
+
+
+async def not_allowed_command(session: Session, command: Command) -> None:
+    """XCLIENT and XFORWARD: nobody is authorized."""
+    session.failed(command.verb, b"550 5.7.0 Error: insufficient authorization")
