@@ -45,7 +45,9 @@ async def run(qmgr: Qmgr, command: QueueCommand) -> QueueCommandReply:
 
 
 def _flush_one(qmgr: Qmgr, queue_id: str) -> bool:
-    if queue_id in qmgr.active:
+    message = qmgr.active.get(queue_id)
+    if message is not None:
+        message.released = message.released or message.moving
         return True
     if not is_queue_id(queue_id):
         return False
@@ -60,6 +62,11 @@ def _flush_site(qmgr: Qmgr, site: str) -> list[str]:
     domain = site.lower().encode()
     flushed = []
     qmgr.dispatcher.revive_all()
+    for message in qmgr.active.values():
+        waiting = [message.envelope.recipients[index].address for index, _ in message.deferred]
+        if message.moving and any(address.rpartition(b"@")[2].lower() == domain for address in waiting):
+            message.released = True  # tried again as soon as it is safe in deferred/
+            flushed.append(message.envelope.queue_id)
     for queued in scan.list_queue(qmgr.context.queue_directory, "deferred"):
         if queued.envelope.queue_id in qmgr.active:
             continue

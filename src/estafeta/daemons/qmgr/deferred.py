@@ -61,6 +61,9 @@ class DeferredScanner:
     def flush(self) -> None:
         """postqueue -f: take up everything, whatever its time."""
         self._qmgr.dispatcher.revive_all()
+        for message in self._qmgr.active.values():
+            if message.moving:  # not yet where the run below would find it
+                message.released = True
         self.run_now(float(1 << 40))
 
     def room(self) -> None:

@@ -21,7 +21,8 @@ class Message:
     sent: list[tuple[int, RecipientResult]] = field(default_factory=list)  # only those that asked to hear of it
     dropped: bool = False  # deleted by postsuper while deliveries were under way
     hold: bool = False
-    released: bool = False  # leaves hold/: delivered as soon as it is safe in deferred/
+    released: bool = False  # leaves hold/, or was flushed while it moved: delivered as soon as it is safe in deferred/
+    moving: bool = False  # on its way to deferred/
 
 
 @dataclass(slots=True, eq=False)

@@ -250,6 +250,7 @@ class Qmgr(Daemon):
 
     def defer(self, message: Message) -> None:
         """Some recipients are left for later."""
+        message.moving = True
         self.mover.move(message, "deferred", [index for index, _ in message.deferred])
 
     def forget(self, message: Message) -> None:
