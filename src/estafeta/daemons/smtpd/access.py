@@ -125,12 +125,7 @@ class Access:
             if name == "warn_if_reject":
                 warn_only = True
                 continue
-            lower = name.lower()
-            if lower in OLD_NAMES:
-                self._warn(f'restriction name "{name}" is obsolete: use "{OLD_NAMES[lower]}" instead')
-                lower = OLD_NAMES[lower]
-            if lower == "check_relay_domains":
-                self._warn(f'restriction "{lower}" is obsolete: use "reject_unauth_destination" instead')
+            lower = OLD_NAMES.get(name.lower(), name.lower())  # the start-up check has given the modern form (config/legacy)
             argument = ""
             if lower.startswith(WITH_ARGUMENT) and lower != "check_relay_domains" and position < len(words):
                 argument = words[position]
