@@ -84,12 +84,20 @@ def test_memory_does_not_grow() -> None:
 
         send(600)
         send(600, "-d")
-        before = _private_kb(instance)
-        send(3000, "-d")
-        send(1200)
-        after = _private_kb(instance)
-        grown = {title: after[title] - before[title] for title in before if title in after}
-        assert grown and max(grown.values()) < 1500, grown  # a leak of 400 bytes a message would show
+        rounds = []
+        for _ in range(3):
+            before = _private_kb(instance)
+            send(3000, "-d")
+            send(1200)
+            after = _private_kb(instance)
+            rounds.append({title: after[title] - before[title] for title in before if title in after})
+            assert rounds[-1]
+        # A leak of 400 bytes a message would show in every round; what one round takes to warm up (the books of the current
+        # segment, the collector's thresholds) does not come again.
+        print(rounds)
+        for title in set.intersection(*(set(grown) for grown in rounds)):
+            assert min(grown[title] for grown in rounds) < 1500, (title, rounds)
+            assert sum(grown[title] for grown in rounds) < 4000, (title, rounds)
 
 
 def _private_kb(instance: Instance) -> dict[str, int]:
