@@ -1,6 +1,6 @@
 """One SMTP conversation: events from the machine become replies; commands that have to wait keep the input buffered.
 
-Source: smtpd(8), RFC 5321. The session owns its socket. Replies of one turn go out together.
+Source: smtpd(8), RFC 5321. What has to do with the socket is in wire.py.
 Invariants: commands are handled one at a time and in order; nothing outlives ``close``; the transaction is dropped in one place
 (``drop_transaction``).
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands
 from estafeta.daemons.smtpd.access import Facts, Verdict, logged
 from estafeta.daemons.smtpd.transaction import Transaction
+from estafeta.daemons.smtpd.wire import Wire
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
 from estafeta.service.immediate_task import run_or_task
@@ -22,23 +23,17 @@ from estafeta.service.immediate_task import run_or_task
 if TYPE_CHECKING:
     from estafeta.daemons.smtpd.service import Smtpd
 
-_READ = 65536
 _HIGH_WATER = 131072  # octets that wait while a command waits; more are not read
 _KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
                     b"AUTH", b"STARTTLS", b"XCLIENT", b"XFORWARD"))  # fmt: skip
 
 
-class Session:
+class Session(Wire):
     """See the module."""
 
     __slots__ = (
         "_busy",
-        "_closed",
         "_junk",
-        "_out",
-        "_paused",
-        "_sock",
-        "_writing",
         "bdat_discarded",
         "bdat_error",
         "counts",
@@ -59,13 +54,9 @@ class Session:
     )  # fmt: skip
 
     def __init__(self, service: Smtpd, sock: socket.socket, address: str, port: str) -> None:
+        super().__init__(service.context.loop, sock)
         self.service = service
-        self._sock = sock
-        self._out: list[bytes] = []
-        self._writing = False
         self._busy = False
-        self._paused = False
-        self._closed = False
         self._junk = 0
         self.bdat_error = b""  # what the chunks up to the last one are thrown away for
         self.bdat_discarded = 0
@@ -88,7 +79,7 @@ class Session:
 
     def start(self) -> None:
         """Find out who the client is and greet."""
-        self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
+        self.open()
         self._run(self._greet())
 
     async def _greet(self) -> None:
@@ -111,23 +102,14 @@ class Session:
 
     def close(self, reason: str = "") -> None:
         """End the conversation now; safe to call twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        loop = self.service.context.loop
-        loop.remove_reader(self._sock.fileno())
-        if self._writing:
-            loop.remove_writer(self._sock.fileno())
-        self._sock.close()
+        self.shut()
         self.drop_transaction()
         if reason:
             self.info(f"{reason} from {self.where}")
         self.info(f"disconnect from {self.where}{self._statistics()}")
         self.service.ended(self)
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     def _statistics(self) -> str:
         counts = self.counts
@@ -168,36 +150,23 @@ class Session:
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        try:
-            data = self._sock.recv(_READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._lost()
-            return
-        if not data:
-            self._lost()
-            return
+    def received(self, data: bytes) -> None:
         service = self.service
         self.deadline = service.now() + service.settings.timeout_s
         self.machine.receive_data(data)
-        if not self._busy and not self._writing:
+        if not self._busy and not self.blocked:
             self._pump()
-        elif not self._paused and self.machine.unread > _HIGH_WATER:
-            self._paused = True
-            service.context.loop.remove_reader(self._sock.fileno())
+        elif self.machine.unread > _HIGH_WATER:
+            self.pause_reading()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         """Nothing is in the way any more: go on with the input, and read again if reading was stopped."""
-        if self._closed or self._busy or self._writing:
+        if self.closed or self._busy or self.blocked:
             return
-        if self._paused:
-            self._paused = False
-            self.service.context.loop.add_reader(self._sock.fileno(), self._readable)
+        self.resume_reading()
         self._pump()
 
-    def _lost(self) -> None:
+    def lost(self) -> None:
         where = self._where()
         self.close("" if where == "END-OF-MESSAGE" else f"lost connection after {where}")
 
@@ -219,45 +188,12 @@ class Session:
         self.reply_now(f"421 4.4.2 {self.service.settings.myhostname} Error: timeout exceeded".encode())
         self.close(f"timeout after {self._where()}")
 
-    def reply(self, line: bytes) -> None:
-        """Queue one reply (without line end)."""
-        self._out.append(line + b"\r\n")
-
-    def reply_now(self, line: bytes) -> None:
-        """Send a last reply."""
-        self.reply(line)
-        self.flush()
-
-    def flush(self) -> None:
-        """Send the queued replies."""
-        if not self._out or self._closed or self._writing:
-            return
-        data = b"".join(self._out) if len(self._out) > 1 else self._out[0]
-        self._out.clear()
-        try:
-            sent = self._sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._lost()
-            return
-        if sent < len(data):
-            self._out.append(data[sent:])
-            self._writing = True
-            self.service.context.loop.add_writer(self._sock.fileno(), self._writable)
-
-    def _writable(self) -> None:
-        self._writing = False
-        self.service.context.loop.remove_writer(self._sock.fileno())
-        self.flush()
-        self._resume()
-
     # -- events -------------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Handle events until input runs out, a command waits, or the client does not read its replies."""
         machine = self.machine
-        while not self._busy and not self._closed and not self._writing:
+        while not self._busy and not self.closed and not self.blocked:
             event = machine.next_event()
             if event is None:
                 break
@@ -290,8 +226,8 @@ class Session:
             self.drop_transaction()
             self.reply(b"451 4.3.0 Error: internal error")
         self._busy = False
-        if self._paused or self.machine.has_input:
-            self.service.context.loop.call_soon(self._resume)
+        if self.paused or self.machine.has_input:
+            self.service.context.loop.call_soon(self.resume)
         else:
             self.flush()
 
@@ -401,21 +337,10 @@ class Session:
         if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
             self._too_many_errors()
         elif self.errors > settings.soft_error_limit and settings.error_sleep_s > 0:
-            self._out_later(settings.error_sleep_s)
-
-    def _out_later(self, delay_s: float) -> None:
-        """Hold the replies (and so the client) back for a while."""
-        if not self._writing:
-            self._writing = True
-            self.service.context.loop.call_later(delay_s, self._release)
-
-    def _release(self) -> None:
-        self._writing = False
-        self.flush()
-        self._resume()
+            self.hold_back(settings.error_sleep_s)
 
     def _too_many_errors(self) -> None:
-        self._writing = False
+        self.blocked = False
         last = self._last_command()
         self.reply_now(f"421 4.7.0 {self.service.settings.myhostname} Error: too many errors".encode())
         self.close(f"too many errors after {last}")
