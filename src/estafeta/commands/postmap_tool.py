@@ -11,9 +11,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from estafeta.tables.table import LookupFailed, OpenOptions, Table, TableError, is_utf8, printable
+from estafeta.tables.table import LookupFailed, OpenOptions, Table, TableError, is_utf8, no_parameter, printable
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class Fatal(Exception):
@@ -36,6 +39,8 @@ class Request:
     default_type: str = "hash"
     utf8: bool = True
     hostname: str = "localhost"
+    parameter: Callable[[str], str | None] = no_parameter  # of main.cf
+    runner: asyncio.Runner | None = None  # once a table had to wait for the network
 
     def warn(self, text: str) -> None:
         """Print a warning."""
@@ -48,7 +53,7 @@ class Request:
 
     def options(self) -> OpenOptions:
         """How tables are opened."""
-        return OpenOptions(fold=self.fold, utf8=self.utf8, warn=self.warn)
+        return OpenOptions(fold=self.fold, utf8=self.utf8, warn=self.warn, parameter=self.parameter)
 
 
 def parse_command_line(request: Request, arguments: Sequence[str]) -> None:
@@ -86,6 +91,7 @@ def load_settings(request: Request) -> None:
     try:
         config = load_config(request.config_directory)
         request.default_type = config.get("default_database_type")
+        request.parameter = config.lookup
         if request.aliases:
             request.hostname = config.get("myhostname")
         request.utf8 = config.bool("smtputf8_enable") and "u" not in request.flags
@@ -121,11 +127,11 @@ def _ask(request: Request, table: Table, key: str) -> str | None:
         request.warn(f'{table.name}: non-UTF-8 key "{printable(key)}": malformed UTF-8 or invalid codepoint')
         return None
     try:
-        value = run_now(table.lookup(key))
+        value = run_now(table.lookup(key)) if request.runner is None else _ask_waiting(table, key, request)
     except LookupFailed as err:
         raise Fatal(f"table {table.name}: query error: {err.reason}")
     except WouldWait:
-        value = _ask_waiting(table, key)
+        value = _ask_waiting(table, key, request)
     if value == "":
         request.warn(f"table {table.name}: key {key}: empty string result is not allowed")
         request.warn(f"table {table.name} should return NO RESULT in case of NOT FOUND")
@@ -134,11 +140,14 @@ def _ask(request: Request, table: Table, key: str) -> str | None:
     return value
 
 
-def _ask_waiting(table: Table, key: str) -> str | None:
+def _ask_waiting(table: Table, key: str, request: Request) -> str | None:
+    """The answer of a table on the network; one loop serves the whole command, so that connections are kept."""
     import asyncio
 
+    if request.runner is None:
+        request.runner = asyncio.Runner()
     try:
-        return asyncio.run(_whole(table, key))
+        return request.runner.run(_whole(table, key))
     except LookupFailed as err:
         raise Fatal(f"table {table.name}: query error: {err.reason}")
 
@@ -420,3 +429,6 @@ def command(request: Request, arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        if request.runner is not None:
+            request.runner.close()

@@ -127,12 +127,19 @@ def is_authorized(config: Config, login: str) -> bool:
         pwd.getpwuid(os.getuid())
     except KeyError:
         login = "unknown"
-    from estafeta.system.immediate import run_now
+    from estafeta.system.immediate import WouldWait, run_now
     from estafeta.tables.match_list import StringList
     from estafeta.tables.table import LookupFailed, OpenOptions
 
     try:
-        return run_now(StringList(value, OpenOptions(warn=warn), "authorized_submit_users").match(login))
+        options = OpenOptions(warn=warn, parameter=config.lookup)
+        users = StringList(value, options, "authorized_submit_users")
+        try:
+            return run_now(users.match(login))
+        except WouldWait:
+            import asyncio
+
+            return asyncio.run(users.match(login))
     except LookupFailed as error:
         raise OSError(str(error)) from None
 

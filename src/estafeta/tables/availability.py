@@ -33,15 +33,15 @@ def table_problems(config: Config) -> list[ConfigProblem]:
         for spec in specs:
             if ":" in spec:
                 found += [
-                    ConfigProblem("warning", config.path, line, f"parameter {name}: {text}") for text in _complaints(spec, name)
+                    ConfigProblem("warning", config.path, line, f"parameter {name}: {text}") for text in _complaints(spec, name, config)
                 ]
     return list(dict.fromkeys(found))
 
 
-def _complaints(spec: str, parameter: str) -> list[str]:
+def _complaints(spec: str, parameter: str, config: Config) -> list[str]:
     said: list[str] = []
     try:
-        open_table(spec, OpenOptions(warn=said.append)).close()
+        open_table(spec, OpenOptions(warn=said.append, parameter=config.lookup)).close()
     except TableError as error:
         return [*said, f"{spec} is unavailable: {error}{_remedy(spec, parameter)}"]
     return [text.replace("run postmap", "run postalias") if parameter == "alias_maps" else text for text in said]

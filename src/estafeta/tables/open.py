@@ -15,7 +15,8 @@ INDEXED = frozenset({"hash", "btree", "dbm", "sdbm", "lmdb"})
 _PATTERNS = frozenset({"regexp", "pcre", "cidr"})
 _SIMPLE = frozenset({"static", "inline", "fail", "environ", "unix"})
 _COMPOUND = frozenset({"pipemap", "unionmap", "randmap"})
-_TYPES = INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy"}
+_EXTERNAL = frozenset({"sqlite", "mysql", "pgsql"})
+_TYPES = _EXTERNAL | INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy"}
 
 
 def table_types() -> list[str]:
@@ -101,6 +102,8 @@ def _open(spec: str, options: OpenOptions) -> Table:
         from estafeta.tables.cidr import CidrTable
 
         return CidrTable(name, options)
+    if kind in _EXTERNAL:
+        return _open_external(kind, name, options)
     if kind == "nis":
         from estafeta.tables.nis import EmptyNisTable
 
@@ -114,6 +117,20 @@ def _open(spec: str, options: OpenOptions) -> Table:
             return compound.UnionTable(name, options, _open)
         return compound.RandomTable(name, options)
     raise TableError(f"unsupported dictionary type: {kind}")
+
+
+def _open_external(kind: str, name: str, options: OpenOptions) -> Table:
+    if kind == "sqlite":
+        from estafeta.tables.sqlite import SqliteTable
+
+        return SqliteTable(name, options)
+    if kind == "mysql":
+        from estafeta.tables.mysql import open_mysql
+
+        return open_mysql(name, options)
+    from estafeta.tables.pgsql import open_pgsql
+
+    return open_pgsql(name, options)
 
 
 def _open_index(kind: str, name: str, options: OpenOptions) -> Table:

@@ -44,6 +44,11 @@ def warn_on_stderr(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)  # noqa: T201 - the one line of output of this room
 
 
+def no_parameter(_name: str) -> str | None:
+    """A main.cf without settings."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenOptions:
     """How tables are opened."""
@@ -54,6 +59,8 @@ class OpenOptions:
     warn: Callable[[str], None] = warn_on_stderr
     clock: Callable[[], float] = time.monotonic  # seconds; paces the checks for a changed file
     check_interval_s: float = 1.0
+    # The value of a main.cf parameter, None if it is not set: for external tables in the old form ("mysql:name").
+    parameter: Callable[[str], str | None] = no_parameter
 
 
 def fold_key(key: str) -> str:

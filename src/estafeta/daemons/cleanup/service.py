@@ -66,7 +66,9 @@ class Cleanup(Daemon):
     journal: Journal
 
     def prepare(self) -> None:
-        options = OpenOptions(warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup
+        )
         self.settings = read_settings(self.config, options, own_addresses(self.config))
         self.mapping = Mapping(self.settings)
         self._streams: dict[tuple[Connection, int], _Stream] = {}

@@ -29,7 +29,9 @@ class Local(Daemon):
     may_jail = False
 
     def prepare(self) -> None:
-        options = OpenOptions(warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup
+        )
         self.settings = read_settings(self.config, options)
 
     async def start(self) -> None:

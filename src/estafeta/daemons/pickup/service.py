@@ -77,7 +77,9 @@ class Pickup(Daemon):
         self.detect_utf8 = config.bool("smtputf8_enable") and bool(
             {"all", "sendmail"} & {word.lower() for word in config.words("smtputf8_autodetect_classes")}
         )
-        options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
+        )
         self.authorized = StringList(config.get("authorized_submit_users"), options, "authorized_submit_users")
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=config.bool("enable_long_queue_ids"))
         self._under_way: set[str] = set()

@@ -39,7 +39,9 @@ class Showq(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
+        )
         self.viewers = StringList(config.get("authorized_mailq_users"), options, "authorized_mailq_users")
         self.flushers = StringList(config.get("authorized_flush_users"), options, "authorized_flush_users")
         parents = "fast_flush_domains" in config.words("parent_domain_matches_subdomains")

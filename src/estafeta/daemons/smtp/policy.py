@@ -19,7 +19,7 @@ from estafeta.daemons.smtp.trouble import Peer, Trouble
 from estafeta.delivery.report import Delivery
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_client import ClientOptions
-from estafeta.system.immediate import run_now
+from estafeta.system.immediate import WouldWait, run_now
 from estafeta.tables.maps import Maps, parse_map_list
 from estafeta.tables.match_list import DomainList
 from estafeta.tables.table import LookupFailed, OpenOptions
@@ -33,7 +33,7 @@ class Policy:
     def __init__(self, config: Config, settings: Settings, warn: Callable[[str], None]) -> None:
         self._settings = settings
         self._warn = warn
-        self._options = OpenOptions(warn=warn, utf8=config.bool("smtputf8_enable"))
+        self._options = OpenOptions(warn=warn, utf8=config.bool("smtputf8_enable"), parameter=config.lookup)
 
         def maps(name: str) -> Maps:
             name = parameter_name(name, settings.lmtp)
@@ -60,7 +60,7 @@ class Policy:
             return False
         try:
             return run_now(self._cached.match(destination.partition("]")[0].removeprefix("[").partition(":")[0]))
-        except LookupFailed:
+        except (LookupFailed, WouldWait):  # a table on the network is not asked for this
             return False
 
     async def client_options(self, peer: Peer) -> ClientOptions:

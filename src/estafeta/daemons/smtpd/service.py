@@ -37,7 +37,9 @@ class Smtpd(Daemon):
     def prepare(self) -> None:
         config = self.config
         self.settings = read_settings(config)
-        self._options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        self._options = OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
+        )
         self._resolver = Resolver()
         self._resolver.preload()
         self.sessions: set[Session] = set()

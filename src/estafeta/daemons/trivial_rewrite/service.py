@@ -19,7 +19,9 @@ class TrivialRewrite(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
+        )
         own = own_addresses(config)
         self._resolver = Resolver(config, options, own_addresses=own)
         self._verifier = Resolver(config, options, own_addresses=own, verify=True)

@@ -53,7 +53,9 @@ class Virtual(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(warn=self.log.warning, utf8=config.bool("smtputf8_enable"))
+        options = OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
+        )
         self.settings: Settings = read_settings(config, options)
         try:
             methods = parse_methods(config.words("virtual_mailbox_lock"))
