@@ -33,7 +33,8 @@ def table_problems(config: Config) -> list[ConfigProblem]:
         for spec in specs:
             if ":" in spec:
                 found += [
-                    ConfigProblem("warning", config.path, line, f"parameter {name}: {text}") for text in _complaints(spec, name, config)
+                    ConfigProblem("warning", config.path, line, f"parameter {name}: {text}")
+                    for text in _complaints(spec, name, config)
                 ]
     return list(dict.fromkeys(found))
 
