@@ -18,7 +18,8 @@ _MODULES = (
     "stringprep", "email.utils", "locale", "zoneinfo", "signal", "queue", "json", "fnmatch", "glob", "shlex", "copy", "mmap",
 )  # fmt: skip
 _OPTIONAL = frozenset(("uvloop", "re2", "setproctitle", "idna.uts46data"))
-_PACKAGES = ("daemons", "service", "delivery", "clients", "spool", "tables", "dns", "ipc", "config", "protocol", "mail", "system")
+_PACKAGES = ("daemons", "service", "delivery", "clients", "spool", "tables", "dns", "tls", "ipc", "config",
+             "protocol", "mail", "system")  # fmt: skip
 
 
 def preload(warn: Callable[[str], None]) -> None:

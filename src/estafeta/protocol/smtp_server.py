@@ -169,6 +169,14 @@ class SmtpServer:
         if self.state is not State.STOP:
             self.state = State.READY
 
+    def restart(self) -> None:
+        """Begin anew (after STARTTLS): nothing that came before counts, read or unread."""
+        self.state = State.START
+        self._buffer.clear()
+        self._scan = 0
+        self._skipping = False
+        self._kept = self._held = b""
+
     def stop(self) -> None:
         """Read nothing more."""
         self.state = State.STOP

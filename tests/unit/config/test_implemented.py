@@ -24,8 +24,8 @@ OWN = {
 }
 
 
-# Read only to tell that what they ask for (encryption, authentication) is not there: mail is deferred, never sent without it.
-READ_TO_REFUSE = ("tls", "sasl", "enforce_tls", "sender_dependent_authentication")
+# Read only to tell that what they ask for (authentication) is not there: mail is deferred, never sent without it.
+READ_TO_REFUSE = ("sasl", "sender_dependent_authentication")
 # Names that the source puts together: f"smtpd_{stage}_restrictions".
 COMPOSED = {f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sender", "relay", "recipient", "data")}
 
@@ -75,8 +75,8 @@ def test_what_is_listed_is_read() -> None:
     assert unread == [], "nothing reads these: take them out of config/implemented.py"
 
 
-def test_encryption_and_authentication_are_named_as_missing() -> None:
-    for name in ("smtp_tls_security_level", "smtpd_tls_cert_file", "smtpd_sasl_auth_enable", "smtpd_milters", "header_checks"):
+def test_authentication_is_named_as_missing() -> None:
+    for name in ("smtpd_sasl_auth_enable", "smtpd_milters", "header_checks"):
         assert not is_implemented(name), name
 
 

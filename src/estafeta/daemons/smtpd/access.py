@@ -53,6 +53,12 @@ class Facts:
     pipelined: bool = False  # the client sent more before it had the answer
     defer_if_permit: Verdict | None = None
     defer_if_reject: Verdict | None = None
+    tls: bool = False  # the session is encrypted; the certificate's facts are empty without one
+    ccert_trusted: bool = False
+    ccert_subject: str = ""
+    ccert_issuer: str = ""
+    ccert_fingerprint: str = ""  # upper-case hexadecimal with colons
+    ccert_pubkey_fingerprint: str = ""
 
 
 PERMIT = "permit"

@@ -115,9 +115,6 @@ def _illegal(session: Session, verb: str, command: Command) -> None:
 async def mail_command(session: Session, command: Command) -> None:
     """MAIL FROM."""
     settings = session.service.settings
-    if settings.tls_required:
-        session.failed(b"MAIL", b"530 5.7.0 Must issue a STARTTLS command first")
-        return
     if settings.helo_required and not session.helo:
         session.failed(b"MAIL", b"503 5.5.1 Error: send HELO/EHLO first")
         return

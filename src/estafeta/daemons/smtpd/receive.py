@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -214,12 +215,18 @@ def received_header(session: Session, transaction: Transaction) -> bytes:
     protocol = session.protocol
     if transaction.smtputf8:
         protocol = "UTF8SMTP"
+    secured = ""
+    if session.tls is not None:
+        protocol += "S"
+        if settings.tls.received_header:
+            secured = starttls.received_lines(session, session.tls)
     for_clause = b";\r\n\t"
     if len(transaction.recipients) == 1:
         recipient = transaction.recipients[0]
         for_clause = b"\r\n\tfor <" + quote_address(recipient.address) + b">; "
     head = (
         f"Received: from {session.helo or facts.client_name} ({facts.client_name} [{_literal(facts.client_address)}])\r\n"
+        f"{secured}"
         f"\tby {settings.myhostname} ({settings.mail_name}) with {protocol} id {transaction.queue_id}"
     )
     return to_bytes(head) + for_clause + rfc5322_date(transaction.arrived_at).encode() + b"\r\n"

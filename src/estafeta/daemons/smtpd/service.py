@@ -10,6 +10,7 @@ from typing import Any
 
 from estafeta.clients.rewrite import RewriteClient
 from estafeta.config.restrictions import restriction_problems
+from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
@@ -36,7 +37,8 @@ class Smtpd(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        self.settings = read_settings(config)
+        self.settings = read_settings(config, self.log.warning)
+        self.tls_context = starttls.open_context(config, self.settings.tls, self.log.warning)
         self._options = OpenOptions(
             warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
         )

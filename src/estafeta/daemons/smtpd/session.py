@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands
+from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands, starttls
 from estafeta.daemons.smtpd.access import Facts, Verdict, logged
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
 from estafeta.service.immediate_task import run_or_task
+from estafeta.tls.summary import Summary
 
 if TYPE_CHECKING:
     from estafeta.daemons.smtpd.service import Smtpd
@@ -43,12 +44,14 @@ class Session(Wire):
         "helo",
         "local_client",
         "machine",
+        "must_start_tls",
         "number",
         "port",
         "protocol",
         "refused",
         "reverse_name",
         "service",
+        "tls",
         "transaction",
         "where",
     )  # fmt: skip
@@ -69,6 +72,8 @@ class Session(Wire):
         self.helo = ""
         self.protocol = "SMTP"
         self.local_client = False
+        self.tls: Summary | None = None
+        self.must_start_tls = service.settings.tls.enforced
         self.transaction: Transaction | None = None
         self.refused: Verdict | None = None  # smtpd_delay_reject = no: what the greeting was refused with
         self.counts: Counter[str] = Counter()
@@ -92,6 +97,8 @@ class Session(Wire):
                 self.warning(client.warning)
         self.where = f"{facts.client_name}[{facts.client_address}]"
         self.info(f"connect from {self.where}")
+        if service.settings.tls.wrapper and not await starttls.secure(self):
+            return
         self.local_client = await service.is_local_client(facts.client_address)
         if not service.settings.delay_reject:
             self.refused = await self.check("client", "CONNECT")
@@ -184,7 +191,10 @@ class Session(Wire):
         return f"{last} ({self.transaction.size + self.machine.unread} bytes)"
 
     def time_out(self) -> None:
-        """The client has been silent for smtpd_timeout."""
+        """The client has been silent for smtpd_timeout (smtpd_starttls_timeout)."""
+        if self.shaking_hands:
+            self.give_up_handshake("Connection timed out")
+            return
         self.reply_now(f"421 4.4.2 {self.service.settings.myhostname} Error: timeout exceeded".encode())
         self.close(f"timeout after {self._where()}")
 
@@ -269,6 +279,9 @@ class Session(Wire):
             return
         if self.refused is not None and verb != b"QUIT":
             self._failed(name, f"503 5.7.0 Error: access denied for {self.where}".encode())
+            return
+        if self.must_start_tls and verb not in _WITHOUT_TLS:
+            self._failed(name, b"530 5.7.0 Must issue a STARTTLS command first")
             return
         if verb == b"BDAT":
             await receive.bdat_command(self, command)
@@ -393,6 +406,7 @@ def _is_utf8(line: bytes) -> bool:
 _STATISTICS = ("helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat", "rset", "noop",
                "vrfy", "etrn",
                "quit", "unknown")  # fmt: skip
+_WITHOUT_TLS = frozenset((b"HELO", b"EHLO", b"STARTTLS", b"NOOP", b"QUIT", b"XCLIENT", b"XFORWARD"))
 _LAST_OF_GROUP = frozenset((b"HELO", b"EHLO", b"DATA", b"NOOP", b"VRFY"))
 _JUNK = frozenset((b"HELO", b"EHLO", b"RSET", b"NOOP", b"VRFY", b"ETRN"))  # commands that get no mail anywhere
 _NAMES = {verb: verb.decode().lower() for verb in _KNOWN}
@@ -408,7 +422,7 @@ _HANDLERS = {
     b"VRFY": envelope_commands.vrfy_command,
     b"ETRN": etrn.etrn_command,
     b"AUTH": session_commands.auth_command,
-    b"STARTTLS": session_commands.starttls_command,
+    b"STARTTLS": starttls.starttls_command,
     b"XCLIENT": session_commands.not_allowed_command,
     b"XFORWARD": session_commands.not_allowed_command,
 }

@@ -37,7 +37,7 @@ async def helo_command(session: Session, command: Command) -> None:
     if verb == b"HELO":
         session.ok(verb, b"250 " + hostname)
         return
-    lines = (hostname, *settings.ehlo_lines)
+    lines = (hostname, *(settings.ehlo_lines if session.tls is None else settings.ehlo_lines_tls))
     text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
     session.ok(verb, text)
 
@@ -68,11 +68,6 @@ async def quit_command(session: Session, command: Command) -> None:
 async def auth_command(session: Session, command: Command) -> None:
     """AUTH: there is none yet."""
     session.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
-
-
-async def starttls_command(session: Session, command: Command) -> None:
-    """STARTTLS: there is none yet."""
-    session.failed(b"STARTTLS", b"502 5.5.1 Error: command not implemented")
 
 
 async def not_allowed_command(session: Session, command: Command) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from estafeta.config.config import Config
-from estafeta.config.errors import ConfigError
 from estafeta.mail.text import to_bytes
+from estafeta.tls.server import ServerTls, read_server_tls
 
-EHLO_KEYWORDS = ("pipelining", "size", "vrfy", "etrn", "enhancedstatuscodes", "8bitmime", "dsn", "smtputf8", "chunking")
+EHLO_KEYWORDS = ("pipelining", "size", "vrfy", "etrn", "starttls", "enhancedstatuscodes", "8bitmime", "dsn", "smtputf8", "chunking")
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Settings:
     banner: bytes
     myhostname: str
     ehlo_lines: tuple[bytes, ...]
+    ehlo_lines_tls: tuple[bytes, ...]
     mail_name: str
     message_size_limit: int
     line_length_limit: int
@@ -28,7 +30,8 @@ class Settings:
     junk_command_limit: int
     error_sleep_s: float
     helo_required: bool
-    tls_required: bool  # there is no TLS yet: a service that insists on it takes no mail in clear
+    tls: ServerTls
+    starttls: bool
     disable_vrfy: bool
     strict_rfc821: bool
     delay_reject: bool
@@ -48,14 +51,7 @@ class Settings:
     allow_min_user: bool
 
 
-def _tls_required(config: Config) -> bool:
-    """Raises ConfigError for wrapper mode, which cannot even greet in clear."""
-    if config.bool("smtpd_tls_wrappermode"):
-        raise ConfigError("smtpd_tls_wrappermode = yes: TLS is not there yet, and this port would answer in clear: not served")
-    return config.get("smtpd_tls_security_level").strip() == "encrypt" or config.bool("smtpd_enforce_tls")
-
-
-def read_settings(config: Config) -> Settings:
+def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
     """Raises ConfigError for a bad value."""
     discard = {word.lower() for word in config.words("smtpd_discard_ehlo_keywords")}
     size_limit = config.size("message_size_limit")
@@ -67,6 +63,7 @@ def read_settings(config: Config) -> Settings:
         "size": f"SIZE {size_limit}" if size_limit else "SIZE",
         "vrfy": "VRFY",
         "etrn": "ETRN",
+        "starttls": "STARTTLS",
         "enhancedstatuscodes": "ENHANCEDSTATUSCODES",
         "8bitmime": "8BITMIME",
         "dsn": "DSN",
@@ -77,11 +74,16 @@ def read_settings(config: Config) -> Settings:
         discard.add("smtputf8")
     if disable_vrfy:
         discard.add("vrfy")
+    tls = read_server_tls(config, warn)
+    starttls = tls.offered and not tls.wrapper and "starttls" not in discard
+    if not starttls:
+        discard.add("starttls")
     lines = tuple(text.encode() for word, text in texts.items() if word not in discard)
     return Settings(
         banner=to_bytes(config.get("smtpd_banner")),
         myhostname=hostname,
         ehlo_lines=lines,
+        ehlo_lines_tls=tuple(line for line in lines if line != b"STARTTLS"),
         mail_name=config.get("mail_name"),
         message_size_limit=size_limit,
         line_length_limit=config.int("line_length_limit"),
@@ -92,7 +94,8 @@ def read_settings(config: Config) -> Settings:
         junk_command_limit=config.int("smtpd_junk_command_limit"),
         error_sleep_s=config.seconds("smtpd_error_sleep_time"),
         helo_required=config.bool("smtpd_helo_required"),
-        tls_required=_tls_required(config),
+        tls=tls,
+        starttls=starttls,
         disable_vrfy=disable_vrfy,
         strict_rfc821=config.bool("strict_rfc821_envelopes"),
         delay_reject=config.bool("smtpd_delay_reject"),
