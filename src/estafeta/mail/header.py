@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)")
+HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)")
 
 
 class Header(NamedTuple):
@@ -30,7 +30,7 @@ def split_headers(content: bytes) -> tuple[list[Header], int]:
     """The headers, and where they end: at the empty line, at the first line that is no header, or at the end."""
     headers: list[Header] = []
     position = 0
-    match = _HEADER.match
+    match = HEADER.match
     while True:
         found = match(content, position)
         if found is None:

@@ -63,6 +63,11 @@ class Maps:
     def __bool__(self) -> bool:
         return bool(self.tables)
 
+    @property
+    def label(self) -> str:
+        """The parameter that names the tables."""
+        return self._label
+
     async def find(self, key: str, partial: bool = False) -> str | None:
         """The first result for ``key``; ``partial``: not from pattern tables. Raises LookupFailed."""
         for table in self.tables:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from estafeta.daemons.cleanup.checks import Inspection
 from estafeta.daemons.cleanup.recipients import Mapping
 from estafeta.daemons.cleanup.settings import Settings
 from estafeta.ipc.messages import Envelope
@@ -45,9 +46,16 @@ class HeaderResult:
 
 
 async def process(
-    settings: Settings, mapping: Mapping, envelope: Envelope, content: bytes, received: bytes, *, remote: bool
+    settings: Settings,
+    mapping: Mapping,
+    envelope: Envelope,
+    content: bytes,
+    received: bytes,
+    *,
+    remote: bool,
+    inspection: Inspection | None = None,
 ) -> HeaderResult:
-    """Process the headers of ``content``; raises LookupFailed."""
+    """Process the headers of ``content``, with header checks if there is an ``inspection``; raises LookupFailed."""
     shift = 0
     mailbox_line = b""
     if content.startswith(b"From "):  # a mailbox file's separator, kept as a header
@@ -55,6 +63,24 @@ async def process(
         mailbox_line = b"X-Mailbox-Line: " + content[:shift]
         content = content[shift:]
     headers, position = split_headers(content)
+    if position > settings.header_size_limit and any(
+        header.end - header.start > settings.header_size_limit for header in headers
+    ):
+        before = len(content)
+        content = _shortened(content, headers, settings.header_size_limit)
+        shift += before - len(content)
+        headers, position = split_headers(content)
+    untouched: frozenset[int] = frozenset()
+    if inspection is not None:
+        if received:
+            received = await inspection.received(received)
+        changed = await inspection.primary(headers, content)
+        if changed is not None:
+            block, untouched = changed
+            shift += position - len(block)
+            content = block + content[position:]
+            headers, position = split_headers(block)
+            position = len(block)
     body_start = position
     blank = b"\r\n"
     if content.startswith(b"\r\n", position):
@@ -73,6 +99,8 @@ async def process(
     kept_from = 0  # start of the stretch of headers that go out as they came
     drop = settings.drop_headers
     for header in headers:
+        if header.start in untouched:
+            continue
         key = header.key
         seen.add(key)
         if key == b"received":
@@ -102,6 +130,19 @@ async def process(
         out.append(settings.undisclosed + b"\r\n")
     out.append(blank)  # none where the message ends with its headers
     return HeaderResult(b"".join(out), body_start + shift, message_id, hops)
+
+
+def _shortened(content: bytes, headers: list[Header], limit: int) -> bytes:
+    """header_size_limit: what a header has beyond it is thrown away."""
+    out = []
+    for header in headers:
+        text = content[header.start : header.end]
+        if len(text) > limit:  # counted with line feeds, as Postfix keeps it
+            short = text.replace(b"\r\n", b"\n")[:limit]
+            text = short.rstrip(b"\n").replace(b"\n", b"\r\n") + b"\r\n"
+        out.append(text)
+    out.append(content[headers[-1].end :])
+    return b"".join(out)
 
 
 def _add_missing(settings: Settings, envelope: Envelope, seen: set[bytes], out: list[bytes]) -> str:

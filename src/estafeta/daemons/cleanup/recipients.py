@@ -174,11 +174,11 @@ class Mapping:
     def without_duplicates(self, recipients: list[Recipient]) -> list[Recipient]:
         """Each final address once (for each original recipient that it had, while those are kept)."""
         settings = self._settings
-        seen: set[tuple[bytes, bytes]] = set()
+        seen: set[tuple[bytes, bytes, int]] = set()
         kept: list[Recipient] = []
         for recipient in recipients:
             original = recipient.original.lower() if settings.enable_original_recipient else b""
-            key = (recipient.address.lower(), original)
+            key = (recipient.address.lower(), original, recipient.notify)
             if key in seen and len(seen) < settings.duplicate_limit:
                 continue
             seen.add(key)

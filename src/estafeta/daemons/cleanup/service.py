@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from estafeta.daemons.cleanup import headers
 from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
+from estafeta.daemons.cleanup.checks import Decision, Inspection, read_checks
 from estafeta.daemons.cleanup.recipients import ExpansionTooLarge, Mapping
 from estafeta.daemons.cleanup.settings import read_settings
 from estafeta.ipc.channel import Channel, Connection
 from estafeta.ipc.messages import (
+    NOTIFY_NEVER,
     Arrived,
     Chunk,
     CleanupFlag,
@@ -53,6 +55,7 @@ class _Stream:
     file: LargeMessage | None
     flags: int
     refusal: _Refusal | None = None
+    inspection: Inspection | None = None  # set while the body may still be of interest
     line_feeds: int = 0
     pending: list[Chunk] = field(default_factory=list)
     ready: bool = False
@@ -71,6 +74,7 @@ class Cleanup(Daemon):
         )
         self.settings = read_settings(self.config, options, own_addresses(self.config))
         self.mapping = Mapping(self.settings)
+        self.checks = read_checks(self.config, options)
         self._streams: dict[tuple[Connection, int], _Stream] = {}
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.settings.long_queue_ids)
         self._work_in_hand = 0
@@ -126,10 +130,14 @@ class Cleanup(Daemon):
                 return
             if message.last:
                 found.number = number
-            if found.ready:
-                self._chunk(connection, found, message)
-            else:
+            if not found.ready:
                 found.pending.append(message)
+            elif found.inspection is not None and found.inspection.wants_body:
+                found.ready = False
+                found.pending.append(message)
+                self.run_soon(self._go_on(connection, found))
+            else:
+                self._chunk(connection, found, message)
         else:
             connection.reply(number, Refused("cleanup: unknown request"))
 
@@ -138,9 +146,20 @@ class Cleanup(Daemon):
     async def _whole(self, connection: Connection, number: int, message: Enqueue) -> None:
         envelope = message.envelope
         try:
-            head, body_start = await self._process(message)
-            content = head + message.content[body_start:]
-            self._measure(envelope, content, self._lines(message, head, body_start), dots=message.dots)
+            inspection = self._inspection(message)
+            head, body_start = await self._process(message, inspection)
+            if inspection is None:
+                content = head + message.content[body_start:]
+                self._measure(envelope, content, self._lines(message, head, body_start), dots=message.dots)
+            else:
+                body = message.content[body_start:]
+                if inspection.wants_body:
+                    body = await inspection.body(body, last=True)
+                content = head + body
+                self._measure(envelope, content, content.count(b"\n"), dots=True)
+                if not await self._decide(envelope, inspection.decision, message.flags):
+                    connection.reply(number, EnqueueReply(CleanupStatus.DISCARDED, envelope.queue_id))
+                    return
             if self.settings.message_size_limit and len(content) > self.settings.message_size_limit:
                 self.log.warning(f"{envelope.queue_id}: queue file size limit exceeded")
                 raise _Refusal(CleanupStatus.TOO_BIG)
@@ -198,7 +217,35 @@ class Cleanup(Daemon):
         status = CleanupStatus.NO_SPACE if full else CleanupStatus.WRITE_ERROR
         connection.reply(number, EnqueueReply(status, envelope.queue_id))
 
-    async def _process(self, message: Enqueue) -> tuple[bytes, int]:
+    def _inspection(self, message: Enqueue) -> Inspection | None:
+        """The content checks of a message that is to have them."""
+        if not self.checks or not message.flags & CleanupFlag.FILTER:
+            return None
+        envelope = message.envelope
+        if not envelope.queue_id:
+            envelope.queue_id = self.ids.next()
+        return Inspection(self.checks, envelope, self.log.info, self.log.warning)
+
+    async def _decide(self, envelope: Envelope, decision: Decision, flags: int) -> bool:
+        """Do what the content checks want done with the whole message; False: throw it away. Raises _Refusal, LookupFailed."""
+        if decision.rejected is not None:
+            raise _Refusal(CleanupStatus.REJECTED, *decision.rejected)
+        if decision.discard:
+            return False
+        envelope.hold = envelope.hold or decision.hold
+        if decision.content_filter:
+            envelope.content_filter = decision.content_filter
+        if decision.copies:
+            copies = [Recipient(address, b"", NOTIFY_NEVER) for address in decision.copies]
+            envelope.recipients = await self._mapped(envelope, envelope.recipients, copies, flags)
+        if decision.redirect:
+            last = envelope.recipients[-1]
+            address = await self.mapping.recipient(decision.redirect)
+            envelope.recipients = [Recipient(address, last.original or last.address, last.notify, last.orcpt)]
+            envelope.content_filter = ""
+        return True
+
+    async def _process(self, message: Enqueue, inspection: Inspection | None) -> tuple[bytes, int]:
         """Complete the envelope in place; the new header block and where the body starts. Raises _Refusal, LookupFailed."""
         envelope = message.envelope
         settings = self.settings
@@ -206,7 +253,7 @@ class Cleanup(Daemon):
             envelope.queue_id = self.ids.next()
         remote = envelope.rewrite_context == "remote"
         result = await headers.process(
-            settings, self.mapping, envelope, message.content, message.received, remote=remote
+            settings, self.mapping, envelope, message.content, message.received, remote=remote, inspection=inspection
         )
         self.log.info(f"{envelope.queue_id}: message-id={result.message_id}")
         if result.hops > settings.hopcount_limit:
@@ -217,18 +264,27 @@ class Cleanup(Daemon):
 
     async def _recipients(self, envelope: Envelope, flags: int) -> None:
         mapping = self.mapping
-        maps = flags & CleanupFlag.MAP
-        recipients: list[Recipient] = []
         if envelope.sender:
             envelope.sender = await mapping.sender(envelope.sender)
-        for recipient in envelope.recipients:
+        envelope.recipients = await self._mapped(envelope, [], envelope.recipients, flags)
+        if not envelope.recipients:
+            raise _Refusal(CleanupStatus.NO_RECIPIENTS)
+
+    async def _mapped(
+        self, envelope: Envelope, known: list[Recipient], more: list[Recipient], flags: int
+    ) -> list[Recipient]:
+        """``known`` recipients and the mapped form of some ``more``; copies are made for the first ones only."""
+        mapping = self.mapping
+        maps = flags & CleanupFlag.MAP
+        recipients: list[Recipient] = []
+        for recipient in more:
             original = recipient.address
             if maps:
                 recipient.address = await mapping.recipient(original)
                 if not recipient.original:
                     recipient.original = original if recipient.address != original else b""
             recipients.append(recipient)
-        if flags & CleanupFlag.BCC:
+        if flags & CleanupFlag.BCC and not known:
             recipients.extend(await mapping.copies(envelope.sender, recipients))
         if maps and self.settings.virtual_alias:
             expanded: list[Recipient] = []
@@ -239,11 +295,8 @@ class Cleanup(Daemon):
                     self.log.warning(f"{envelope.queue_id}: {error}")
                     raise _Refusal(CleanupStatus.WRITE_ERROR) from None
             recipients = expanded
-        if len(recipients) > 1:
-            recipients = mapping.without_duplicates(recipients)
-        if not recipients:
-            raise _Refusal(CleanupStatus.NO_RECIPIENTS)
-        envelope.recipients = recipients
+        recipients = known + recipients
+        return mapping.without_duplicates(recipients) if len(recipients) > 1 else recipients
 
     # -- large messages -----------------------------------------------------------------------------------------------
 
@@ -255,23 +308,40 @@ class Cleanup(Daemon):
 
     async def _begin_stream(self, connection: Connection, stream: _Stream, message: Enqueue) -> None:
         try:
-            head, body_start = await self._process(message)
+            inspection = stream.inspection = self._inspection(message)
+            head, body_start = await self._process(message, inspection)
             file = self._open_large(stream.envelope)
             if isinstance(file, OSError):
                 raise self._disk_refusal(stream.envelope, file)
             stream.file = file
             stream.envelope.flags |= ContentFlag.NO_DOT_LINES
-            lines = self._lines(message, head, body_start)
-            self._write(stream, head + message.content[body_start:], lines, dots=message.dots)
+            if inspection is not None and inspection.wants_body:
+                body = await inspection.body(message.content[body_start:], last=False)
+                self._write(stream, head + body, -1, dots=True)
+            else:
+                lines = self._lines(message, head, body_start)
+                self._write(stream, head + message.content[body_start:], lines, dots=message.dots)
         except _Refusal as refusal:
             stream.refusal = refusal
         except LookupFailed as error:
             self.log.warning(f"{stream.envelope.queue_id}: {error}")
             stream.refusal = _Refusal(CleanupStatus.WRITE_ERROR)
-        stream.ready = True
-        for chunk in stream.pending:
+        await self._go_on(connection, stream)
+
+    async def _go_on(self, connection: Connection, stream: _Stream) -> None:
+        """The chunks that came while something was waited for; then the stream is ready for more."""
+        while stream.pending:
+            chunk = stream.pending.pop(0)
+            inspection = stream.inspection
+            if inspection is not None and inspection.wants_body and stream.refusal is None and not chunk.abort:
+                try:
+                    chunk.data = await inspection.body(chunk.data, last=chunk.last)
+                except LookupFailed as error:
+                    self.log.warning(f"{stream.envelope.queue_id}: {error}")
+                    stream.refusal = _Refusal(CleanupStatus.WRITE_ERROR)
+                chunk.lines, chunk.dots = -1, True
             self._chunk(connection, stream, chunk)
-        stream.pending.clear()
+        stream.ready = True
 
     def _disk_refusal(self, envelope: Envelope, error: OSError) -> _Refusal:
         self.log.warning(f"{envelope.queue_id}: write queue file: {error}")
@@ -311,7 +381,24 @@ class Cleanup(Daemon):
             return
         envelope.size = stream.file.content_length
         envelope.log_size = envelope.size - stream.line_feeds
-        self.run_soon(self._commit_large(connection, stream.number, envelope, stream.file))
+        self.run_soon(self._finish_stream(connection, stream, stream.file))
+
+    async def _finish_stream(self, connection: Connection, stream: _Stream, file: LargeMessage) -> None:
+        envelope = stream.envelope
+        if stream.inspection is not None:
+            reply = EnqueueReply(CleanupStatus.DISCARDED, envelope.queue_id)
+            try:
+                kept = await self._decide(envelope, stream.inspection.decision, stream.flags)
+            except _Refusal as refusal:
+                kept, reply = False, EnqueueReply(refusal.status, envelope.queue_id, refusal.reason, refusal.dsn)
+            except LookupFailed as error:
+                self.log.warning(f"{envelope.queue_id}: {error}")
+                kept, reply = False, EnqueueReply(CleanupStatus.WRITE_ERROR, envelope.queue_id)
+            if not kept:
+                file.abort()
+                connection.reply(stream.number, reply)
+                return
+        await self._commit_large(connection, stream.number, envelope, file)
 
     async def _commit_large(
         self, connection: Connection, number: int, envelope: Envelope, file: LargeMessage

@@ -288,7 +288,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
     if reply.dsn:
         dsn = reply.dsn
         if reply.status == CleanupStatus.REJECTED and dsn.startswith("4"):
-            code = 450
+            code = 451
     session.errors += 1
     session.counts[verb + "/ok"] -= 1
     session.reply(to_bytes(f"{code} {dsn} {reply.reason or text}"))
