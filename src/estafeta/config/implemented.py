@@ -1,7 +1,7 @@
 """Which parameters the programs really read.
 
-A parameter that is set but not named in params/implemented.txt is reported by `postfix check` and at start-up: nothing is ignored in
-silence. tests/unit/config/test_implemented.py compares this set with the parameter names that appear as string
+A parameter that is set but not named in params/implemented.txt is reported by `postfix check` and at start-up: nothing is ignored
+in silence. tests/unit/config/test_implemented.py compares this set with the parameter names that appear as string
 literals in the source; add a name there in the change that makes a program read it.
 """
 
