@@ -32,7 +32,11 @@ async def etrn_command(session: Session, command: Command) -> None:
     if not is_hostname(domain) and not domain.startswith("["):
         session.failed(b"ETRN", b"501 Error: invalid parameter syntax")
         return
-    verdict = await session.check("etrn", "ETRN")
+    session.facts.etrn_domain = domain
+    try:
+        verdict = await session.check("etrn", "ETRN")
+    finally:
+        session.facts.etrn_domain = ""
     if verdict is not None:
         session.failed(b"ETRN", verdict.reply)
         return

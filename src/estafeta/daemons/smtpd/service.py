@@ -57,7 +57,7 @@ class Smtpd(Daemon):
         for name, severity, text in restriction_problems(config):
             if severity == "fatal":
                 raise config.error(name, text)
-        self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning)
+        self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
         self._local_clients = self._local_header_clients()
@@ -116,6 +116,7 @@ class Smtpd(Daemon):
         for session in list(self.sessions):
             session.reply_now(b"421 4.3.2 " + self.settings.myhostname.encode() + b" Service shutting down")
             session.close()
+        self.access.close()
         self._resolver.close()
 
     def next_stream(self) -> int:

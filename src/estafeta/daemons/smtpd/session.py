@@ -35,6 +35,7 @@ class Session(Wire):
     __slots__ = (
         "_busy",
         "_junk",
+        "_messages",
         "bdat_discarded",
         "bdat_error",
         "counts",
@@ -60,12 +61,12 @@ class Session(Wire):
         super().__init__(service.context.loop, sock)
         self.service = service
         self._busy = False
-        self._junk = 0
+        self._junk = self._messages = 0
         self.bdat_error = b""  # what the chunks up to the last one are thrown away for
         self.bdat_discarded = 0
         self.machine = SmtpServer(service.settings.line_length_limit)
         self.number = service.context.next_number()
-        self.facts = Facts("unknown", address)
+        self.facts = Facts("unknown", address, client_port=port)
         self.port = port
         self.reverse_name = "unknown"
         self.where = f"unknown[{address}]"
@@ -93,6 +94,8 @@ class Session(Wire):
         if service.settings.peername_lookup:
             client = await service.client_name(facts.client_address)
             facts.client_name, self.reverse_name = client.name, client.reverse_name
+            facts.reverse_name = client.reverse_name
+            facts.name_status, facts.reverse_status = client.name_status, client.reverse_name_status
             if client.warning:
                 self.warning(client.warning)
         self.where = f"{facts.client_name}[{facts.client_address}]"
@@ -144,16 +147,23 @@ class Session(Wire):
         transaction = self.transaction
         queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
         what = "reject_warning" if warn else "reject"
+        text = f"{queue_id}: {what}: {stage} from {self.where}: {verdict.code} {verdict.dsn} {verdict.text};{self._tail()}"
+        self.info(text)
+
+    def _tail(self) -> str:
         tail = ""
         if self.facts.sender is not None:
             tail += f" from=<{logged(self.facts.sender)}>"
         if self.facts.recipient is not None:
             tail += f" to=<{logged(self.facts.recipient)}>"
         tail += f" proto={self.protocol}"
-        if self.helo:
-            tail += f" helo=<{self.helo}>"
-        text = f"{queue_id}: {what}: {stage} from {self.where}: {verdict.code} {verdict.dsn} {verdict.text};{tail}"
-        self.info(text)
+        return f"{tail} helo=<{self.helo}>" if self.helo else tail
+
+    def log_action(self, stage: str, what: str, text: str) -> None:
+        """What an access table wants logged: ``warn:``, ``hold:``, ``filter:`` ..."""
+        transaction = self.transaction
+        queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
+        self.info(f"{queue_id}: {what}: {stage} from {self.where}: {text};{self._tail()}")
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
@@ -363,9 +373,18 @@ class Session(Wire):
         access = self.service.access
         if not access.has(stage):
             return None
+        facts = self.facts
+        transaction = self.transaction
+        if transaction is not None:
+            facts.queue_id = transaction.queue_id
+            facts.recipient_count = len(transaction.recipients)
+            facts.size = transaction.size or transaction.declared_size
+            if stage in ("data", "end_of_data"):  # about the whole message: the recipient is a fact only if there is but one
+                facts.recipient = transaction.recipients[0].address if facts.recipient_count == 1 else None
         verdict = await access.check(
-            stage, self.facts, lambda refused: self.log_reject(refused, command, warn=True)
-        )
+            stage, facts, lambda refused: self.log_reject(refused, command, warn=True), command,
+            lambda what, text: self.log_action(command, what, text),
+        )  # fmt: skip
         if verdict is not None:
             self.log_reject(verdict, command)
         return verdict
@@ -375,7 +394,9 @@ class Session(Wire):
         transaction, self.transaction = self.transaction, None
         self.bdat_error = b""
         self.facts.sender = self.facts.recipient = None
-        self.facts.defer_if_permit = self.facts.defer_if_reject = None
+        self.facts.defer_if_permit = self.facts.defer_if_reject = self.facts.actions = None
+        self.facts.queue_id = ""
+        self.facts.size = self.facts.recipient_count = 0
         if transaction is not None and transaction.stream:
             receive.abort(self, transaction)
 
@@ -387,6 +408,8 @@ class Session(Wire):
     def begin(self, transaction: Transaction) -> None:
         """MAIL was accepted."""
         self.transaction = transaction
+        self._messages += 1
+        self.facts.instance = f"{self.number:x}.{int(transaction.arrived_at):x}.{self._messages:x}.0"
 
 
 def _escaped(data: bytes) -> str:
