@@ -94,6 +94,7 @@ class CleanupFlag(IntFlag):
     BCC = 8  # always_bcc and the bcc maps
     EXTERNAL = BOUNCE | FILTER | MAP | BCC
     INTERNAL = 16  # a notice of our own
+    DISCARD = 32  # accept it and throw it away (access(5) DISCARD)
 
 
 class Enqueue(msgspec.Struct, array_like=True, tag=1):

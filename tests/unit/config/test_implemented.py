@@ -27,7 +27,7 @@ OWN = {
 # Read only to tell that what they ask for (authentication) is not there: mail is deferred, never sent without it.
 READ_TO_REFUSE = ("sasl", "sender_dependent_authentication")
 # Names that the source puts together: f"smtpd_{stage}_restrictions".
-COMPOSED = {f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sender", "relay", "recipient", "data")}
+COMPOSED = {f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn")}
 
 
 def _is_read_to_refuse(name: str) -> bool:

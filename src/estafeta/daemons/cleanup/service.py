@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from estafeta.daemons.cleanup import headers
+from estafeta.daemons.cleanup.actions import redirect
 from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
 from estafeta.daemons.cleanup.checks import Decision, Inspection, read_checks
 from estafeta.daemons.cleanup.recipients import ExpansionTooLarge, Mapping
@@ -260,6 +261,9 @@ class Cleanup(Daemon):
             self.log.info(f"{envelope.queue_id}: reject: too many hops")
             raise _Refusal(CleanupStatus.HOPS)
         await self._recipients(envelope, message.flags)
+        if message.flags & CleanupFlag.DISCARD:
+            raise _Refusal(CleanupStatus.DISCARDED)
+        redirect(envelope)
         return result.block, result.body_start
 
     async def _recipients(self, envelope: Envelope, flags: int) -> None:

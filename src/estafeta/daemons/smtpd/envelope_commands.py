@@ -273,6 +273,7 @@ async def rcpt_command(session: Session, command: Command) -> None:
 
 async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None:
     service = session.service
+    session.facts.begin_recipient()
     if session.refused is not None:
         session.log_reject(session.refused, "RCPT")
         return session.refused

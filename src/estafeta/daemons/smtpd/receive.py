@@ -10,16 +10,20 @@ import time
 from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd import starttls
+from estafeta.daemons.smtpd.access import Actions
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
+    NOTIFY_NEVER,
     Chunk,
+    CleanupFlag,
     CleanupStatus,
     ContentFlag,
     Enqueue,
     EnqueueReply,
     Envelope,
     Message,
+    Recipient,
 )
 from estafeta.mail.address import quote_address
 from estafeta.mail.date import rfc5322_date
@@ -205,7 +209,26 @@ def _request(
     envelope.rewrite_context = "local" if session.local_client else "remote"
     envelope.hold = transaction.hold
     received = received_header(session, transaction)
-    return Enqueue(envelope, data, service.cleanup_flags, received, bool(stream), stream, True, lines, dots)
+    cleanup_flags = service.cleanup_flags
+    actions = facts.actions
+    if actions is not None:
+        cleanup_flags, received = _act(actions, envelope, cleanup_flags, received)
+    return Enqueue(envelope, data, cleanup_flags, received, bool(stream), stream, True, lines, dots)
+
+
+def _act(actions: Actions, envelope: Envelope, flags: int, received: bytes) -> tuple[int, bytes]:
+    """Have the actions of access tables take effect (access(5) OTHER ACTIONS)."""
+    envelope.hold = envelope.hold or actions.hold
+    if actions.filter:
+        envelope.content_filter = actions.filter
+    envelope.redirect = to_bytes(actions.redirect)
+    if actions.bcc:
+        copies = [Recipient(to_bytes(address), notify=NOTIFY_NEVER) for address in actions.bcc]
+        envelope.recipients = [*envelope.recipients, *copies]
+    if actions.discard:
+        flags |= CleanupFlag.DISCARD
+    prepended = "".join(f"{line}\r\n" for line in actions.prepend)
+    return flags, to_bytes(prepended) + received
 
 
 def received_header(session: Session, transaction: Transaction) -> bytes:
@@ -253,7 +276,12 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
         if verdict is not None:
             abort(session, transaction)
             session.end_transaction()
+            session.counts[verb + "/ok"] -= verb == "data"
+            session.errors += 1
             session.reply(verdict.reply)
+            if verdict.hangs_up:
+                session.flush()
+                session.close()
             return
     data = b"".join(transaction.parts) if len(transaction.parts) != 1 else transaction.parts[0]
     reply: Message

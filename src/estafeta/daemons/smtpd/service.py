@@ -101,6 +101,9 @@ class Smtpd(Daemon):
         if address.startswith("::ffff:") and "." in address:
             address = address[7:]
         session = Session(self, link, address, str(peer[1]))
+        if self.access.asks_policy_servers:
+            here = link.getsockname()
+            session.facts.server_address, session.facts.server_port = str(here[0]).removeprefix("::ffff:"), str(here[1])
         self.sessions.add(session)
         self.context.client_opened()
         session.start()

@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands, starttls
-from estafeta.daemons.smtpd.access import Facts, Verdict, logged
+from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict, logged
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
 from estafeta.mail.text import to_text
@@ -162,6 +162,9 @@ class Session(Wire):
     def log_action(self, stage: str, what: str, text: str) -> None:
         """What an access table wants logged: ``warn:``, ``hold:``, ``filter:`` ..."""
         transaction = self.transaction
+        if what == MAPPING:
+            self.info(text)
+            return
         queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
         self.info(f"{queue_id}: {what}: {stage} from {self.where}: {text};{self._tail()}")
 
@@ -333,6 +336,9 @@ class Session(Wire):
     def failed(self, verb: bytes, reply: bytes) -> None:
         """The command failed: count it, answer, slow a bad client down, or end the conversation."""
         self._failed(_NAMES[verb], reply)
+        if reply[:4] in (b"421 ", b"521 "):  # access(5): say so and hang up
+            self.flush()
+            self.close()
 
     def _failed(self, name: str, reply: bytes) -> None:
         self.counts[name] += 1
@@ -381,10 +387,15 @@ class Session(Wire):
             facts.size = transaction.size or transaction.declared_size
             if stage in ("data", "end_of_data"):  # about the whole message: the recipient is a fact only if there is but one
                 facts.recipient = transaction.recipients[0].address if facts.recipient_count == 1 else None
+                facts.defer_if_permit = facts.defer_if_reject = None
         verdict = await access.check(
             stage, facts, lambda refused: self.log_reject(refused, command, warn=True), command,
             lambda what, text: self.log_action(command, what, text),
         )  # fmt: skip
+        if verdict is None and stage in ("data", "end_of_data", "etrn"):
+            verdict = facts.defer_if_permit
+        elif stage in ("client", "helo") and not self.service.settings.delay_reject:
+            facts.session_defer = facts.defer_if_permit
         if verdict is not None:
             self.log_reject(verdict, command)
         return verdict
@@ -394,7 +405,8 @@ class Session(Wire):
         transaction, self.transaction = self.transaction, None
         self.bdat_error = b""
         self.facts.sender = self.facts.recipient = None
-        self.facts.defer_if_permit = self.facts.defer_if_reject = self.facts.actions = None
+        self.facts.defer_if_permit = self.facts.message_defer = self.facts.session_defer
+        self.facts.defer_if_reject = self.facts.actions = None
         self.facts.queue_id = ""
         self.facts.size = self.facts.recipient_count = 0
         if transaction is not None and transaction.stream:
@@ -409,6 +421,7 @@ class Session(Wire):
         """MAIL was accepted."""
         self.transaction = transaction
         self._messages += 1
+        self.facts.message_defer = self.facts.defer_if_permit
         self.facts.instance = f"{self.number:x}.{int(transaction.arrived_at):x}.{self._messages:x}.0"
 
 

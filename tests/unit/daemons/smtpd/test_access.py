@@ -80,7 +80,7 @@ def test_an_unknown_restriction_stops_the_start(stage: str) -> None:
         ("permit, reject", None),
         ("reject, permit", (554, "5.7.1")),
         ("PERMIT, reject", None),
-        ("defer", (450, "4.7.1")),
+        ("defer", (450, "4.3.2")),
         ("warn_if_reject reject, permit", None),
         ("warn_if_reject reject, reject", (554, "5.7.1")),
         ("defer_if_reject, reject", (450, "4.7.0")),

@@ -7,6 +7,6 @@ look at: ``generic``, ``names`` (client, HELO), ``relaying``, ``owners``, ``doma
 
 from estafeta.config.restrictions import STAGES
 from estafeta.daemons.smtpd.access.lists import Access
-from estafeta.daemons.smtpd.access.verdict import PERMIT, Actions, Facts, Verdict, is_hostname, is_numeric, logged, shown
+from estafeta.daemons.smtpd.access.verdict import MAPPING, PERMIT, Actions, Facts, Verdict, is_hostname, is_numeric, logged, shown
 
-__all__ = ["PERMIT", "STAGES", "Access", "Actions", "Facts", "Verdict", "is_hostname", "is_numeric", "logged", "shown"]
+__all__ = ["MAPPING", "PERMIT", "STAGES", "Access", "Actions", "Facts", "Verdict", "is_hostname", "is_numeric", "logged", "shown"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from estafeta.daemons.smtpd.access.tools import Tools
-from estafeta.daemons.smtpd.access.verdict import PERMIT, Result, Scene, Verdict, fixed_status, split_status
+from estafeta.daemons.smtpd.access.verdict import CONFIGURATION_ERROR, PERMIT, Result, Scene, Verdict, split_status
 
 _NUMBER = re.compile(r"([45]\d\d)(?:\s+|\Z)")
 _MAX_DEPTH = 100
@@ -45,7 +45,7 @@ class TableActions:
     def _refusal(self, scene: Scene, code: int, text: str) -> Verdict:
         dsn, text = split_status(text, f"{code // 100}.7.1")
         reason = text or "Access denied"
-        return Verdict(code, fixed_status(code, dsn, scene.kind), f"<{scene.name}>: {scene.kind} rejected: {reason}")
+        return Verdict(code, scene.status(code, dsn), f"<{scene.name}>: {scene.kind} rejected: {reason}")
 
     def _reject(self, scene: Scene, source: str, text: str) -> Result:
         return self._refusal(scene, self._reject_code, text)
@@ -81,7 +81,7 @@ class TableActions:
         if not text:
             return self._broken(scene, source, "command FILTER requires transport:destination")
         if ":" not in text:
-            self._tools.warn(f"access table {source} entry \"{scene.name}\" has FILTER entry without transport:destination")
+            self._tools.warn(f"access table {source} entry \"{scene.name}\" requires transport:destination")
             return None
         self._noted(scene, "filter", f"triggers FILTER {text}")
         if not scene.soft:
@@ -114,22 +114,21 @@ class TableActions:
         if not colon or not name.strip() or not all("!" <= c <= "~" for c in name.rstrip()):
             self._tools.warn(f'access table {source} entry "{scene.name}" requires header: text')
             return None
-        self._noted(scene, "prepend", f"triggers PREPEND {text}")
         if not scene.soft:
             scene.facts.act().prepend.append(text)
         return None
 
     def _warn(self, scene: Scene, source: str, text: str) -> Result:
-        self._noted(scene, "warn", text or "triggers WARN action")
+        scene.note("warn", text)
         return None
 
     def _info(self, scene: Scene, source: str, text: str) -> Result:
-        self._noted(scene, "info", text or "triggers INFO action")
+        scene.note("info", text)
         return None
 
     def _broken(self, scene: Scene, source: str, problem: str) -> Verdict:
         self._tools.warn(f"access table {source}: {problem}")
-        return scene.refuse(451, "4.3.5", "Server configuration error")
+        return CONFIGURATION_ERROR
 
     async def _restrictions(self, scene: Scene, source: str, text: str) -> Result:
         if scene.depth >= _MAX_DEPTH:

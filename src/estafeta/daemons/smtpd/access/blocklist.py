@@ -23,7 +23,6 @@ from estafeta.daemons.smtpd.access.verdict import (
     Scene,
     Verdict,
     domain_of,
-    fixed_status,
     shown,
     split_status,
 )
@@ -249,7 +248,7 @@ class Blocklists:
         else:
             code, text = int(found[1]), text[found.end() :]
         dsn, text = split_status(text, f"{code // 100}.7.1")
-        return Verdict(code, fixed_status(code, dsn, kind), text)
+        return Verdict(code, scene.about(what, kind).status(code, dsn), text)
 
 
 def _or_null(address: bytes | None) -> str:

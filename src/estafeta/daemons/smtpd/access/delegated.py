@@ -95,6 +95,11 @@ class Delegated:
     async def _addresses(self, host: str) -> list[str]:
         return list((await self._tools.dns().addresses(host)).addresses)
 
+    @property
+    def is_used(self) -> bool:
+        """True if any list names a policy server."""
+        return bool(self._clients)
+
     def close(self) -> None:
         """End the idle connections."""
         for client in self._clients.values():

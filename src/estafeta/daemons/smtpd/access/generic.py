@@ -60,7 +60,7 @@ class Generic:
         return scene.refuse(self._reject_code, "5.7.1", "Access denied")
 
     async def _defer(self, scene: Scene) -> Result:
-        return scene.refuse(self._defer_code, "4.7.1", "Try again later")
+        return scene.refuse(self._defer_code, "4.3.2", "Try again later")
 
     async def _defer_if_permit(self, scene: Scene) -> Result:
         scene.defer_if_permit(scene.refuse(self._defer_code, "4.7.0", "defer_if_permit requested"))
@@ -87,12 +87,12 @@ class Generic:
         return None
 
     async def _permit_tls_all_clientcerts(self, scene: Scene) -> Result:
-        return PERMIT if scene.facts.ccert_verified else None
+        return PERMIT if scene.facts.ccert_trusted else None
 
     async def _reject_plaintext_session(self, scene: Scene) -> Result:
-        if scene.facts.tls_protocol:
+        if scene.facts.tls:
             return None
-        return scene.refuse(self._plaintext_code, "4.7.1", "Session encryption is required")
+        return Verdict(self._plaintext_code, f"{self._plaintext_code // 100}.7.1", "Session encryption is required")
 
     async def _reject_unauth_pipelining(self, scene: Scene) -> Result:
         if not scene.facts.pipelined:

@@ -26,7 +26,7 @@ from estafeta.daemons.smtpd.access.relaying import Relaying
 from estafeta.daemons.smtpd.access.servers import ServerChecks
 from estafeta.daemons.smtpd.access.table import TableChecks
 from estafeta.daemons.smtpd.access.tools import Tools
-from estafeta.daemons.smtpd.access.verdict import PERMIT, Check, Facts, Result, Scene, Verdict, scene_for
+from estafeta.daemons.smtpd.access.verdict import CONFIGURATION_ERROR, PERMIT, Check, Facts, Result, Scene, Verdict, scene_for
 from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import ServiceLost
 from estafeta.tables.table import LookupFailed, OpenOptions
@@ -99,6 +99,11 @@ class Access:
         self.planned = sorted({entry.name for entries in every for entry in entries if entry.check is None})
         self.unlisted = self._relaying.unlisted
         self.refuse_unlisted = self._relaying.refuse_unlisted
+
+    @property
+    def asks_policy_servers(self) -> bool:
+        """True if facts that only policy servers want are wanted."""
+        return self._delegated.is_used
 
     def close(self) -> None:
         """End what is kept open to policy servers."""
@@ -206,7 +211,7 @@ class Access:
         try:
             if entry.check is None:
                 self._warn(f"restriction {entry.name} is not implemented")
-                return Verdict(451, "4.3.5", "Server configuration error")
+                return CONFIGURATION_ERROR
             return await entry.check(scene)
         except (LookupFailed, ServiceLost) as error:
             self._warn(f"{entry.name}: {error}")
@@ -215,7 +220,7 @@ class Access:
     async def _deeper(self, entries: list[_Entry], scene: Scene, name: str) -> Result:
         if scene.depth >= _MAX_DEPTH:
             self._warn(f"restriction lists nested too deeply at {name}")
-            return scene.refuse(451, "4.3.5", "Server configuration error")
+            return CONFIGURATION_ERROR
         scene.depth += 1
         try:
             return await self._walk(entries, scene)
@@ -230,8 +235,8 @@ class Access:
             try:
                 entries = self._parse("access table", split_words(text), scene.stage)
             except ConfigError as error:
-                self._warn(error.reason)
-                return scene.refuse(451, "4.3.5", "Server configuration error")
+                self._warn(error.reason.partition(": ")[2] or error.reason)
+                return CONFIGURATION_ERROR
             if len(self._from_tables) < 1000:  # regular expressions can make any number of texts
                 self._from_tables[key] = entries
         return await self._deeper(entries, scene, text)

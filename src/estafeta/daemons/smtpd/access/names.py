@@ -15,7 +15,6 @@ from estafeta.daemons.smtpd.access.verdict import (
     domain_of,
     is_hostname,
     is_numeric,
-    literal_address,
     shown,
 )
 from estafeta.dns.client_name import NameStatus
@@ -37,7 +36,6 @@ class Names:
             "reject_non_fqdn_recipient": self._reject_non_fqdn_recipient,
             "reject_unknown_client_hostname": self._reject_unknown_client,
             "reject_unknown_reverse_client_hostname": self._reject_unknown_reverse,
-            "reject_unknown_forward_client_hostname": self._reject_unknown_forward,
         }
 
     def _helo(self, scene: Scene) -> Scene:
@@ -57,7 +55,7 @@ class Names:
 
     async def _permit_naked_ip_address(self, scene: Scene) -> Result:
         helo = scene.facts.helo
-        return PERMIT if helo and (is_numeric(helo) or literal_address(helo)) else None
+        return PERMIT if helo and (is_numeric(helo)) else None
 
     def _non_fqdn(self, scene: Scene, address: bytes, what: str) -> Result:
         domain = domain_of(address)
@@ -73,21 +71,15 @@ class Names:
         recipient = scene.facts.recipient
         return self._non_fqdn(scene, recipient, "Recipient address") if recipient else None
 
-    def _nameless(self, scene: Scene, status: NameStatus, what: str) -> Result:
+    def _nameless(self, scene: Scene, status: NameStatus, what: str, detail: int) -> Result:
         code = 450 if status == NameStatus.TEMPORARY else self._client_code
         text = f"Client host rejected: cannot find your {what}hostname, [{scene.facts.client_address}]"
-        return Verdict(code, f"{code // 100}.7.1", text)
+        return Verdict(code, f"{code // 100}.7.{detail}", text)
 
     async def _reject_unknown_client(self, scene: Scene) -> Result:
         status = scene.facts.name_status
-        return None if status == NameStatus.OK else self._nameless(scene, status, "")
+        return None if status == NameStatus.OK else self._nameless(scene, status, "", 25)
 
     async def _reject_unknown_reverse(self, scene: Scene) -> Result:
         status = scene.facts.reverse_status
-        return None if status == NameStatus.OK else self._nameless(scene, status, "reverse ")
-
-    async def _reject_unknown_forward(self, scene: Scene) -> Result:
-        facts = scene.facts
-        if facts.name_status in (NameStatus.OK, NameStatus.FORGED):  # the name has an address, if not this one
-            return None
-        return self._nameless(scene, facts.name_status, "forward ")
+        return None if status == NameStatus.OK else self._nameless(scene, status, "reverse ", 1)

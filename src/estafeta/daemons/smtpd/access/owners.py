@@ -18,6 +18,7 @@ class Owners:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._maps = Maps(tools.config.words("smtpd_sender_login_maps"), tools.options, "smtpd_sender_login_maps")
+        self._no_sasl = not tools.config.bool("smtpd_sasl_auth_enable")  # then these restrictions are passed over
         self._delimiter = tools.config.get("recipient_delimiter")
         self.checks: dict[str, Check] = {
             "reject_sender_login_mismatch": self._both,
@@ -35,7 +36,7 @@ class Owners:
 
     async def _check(self, scene: Scene, *, logged_in: bool, logged_out: bool, known_only: bool) -> Result:
         facts = scene.facts
-        if not facts.sender:
+        if not facts.sender or self._no_sasl:
             return None
         user = facts.sasl_username
         if not (logged_in if user else logged_out):

@@ -31,7 +31,6 @@ class Relaying:
         )
         self._own = own_addresses(config)
         self._code = config.int("relay_domains_reject_code")
-        self._action = config.get("unknown_address_tempfail_action")
         self.checks: dict[str, Check] = {
             "permit_auth_destination": self._permit_auth_destination,
             "reject_unauth_destination": self._reject_unauth_destination,
@@ -86,8 +85,9 @@ class Relaying:
         answer = await resolver.mx(domain)
         if answer.outcome is Outcome.FAIL:
             about = scene.about(shown(facts.recipient), "Recipient address")
-            verdict = about.refuse(450, "4.4.4", "Unable to look up mail exchanger information")
-            return scene.tempfail(self._action, verdict)
+            text = "Unable to look up mail exchanger information: Host not found, try again"
+            scene.defer_if_reject(about.refuse(450, "4.4.4", text))
+            return None
         if answer.outcome is not Outcome.OK:
             return None
         records = sorted((record for record in answer.records if record.value), key=lambda record: record.preference)

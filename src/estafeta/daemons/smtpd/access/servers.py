@@ -12,7 +12,7 @@ from estafeta.daemons.smtpd.access.generic import Maker
 from estafeta.daemons.smtpd.access.table import NOTHING, Found, TableChecks, known
 from estafeta.daemons.smtpd.access.tools import Tools
 from estafeta.daemons.smtpd.access.verdict import Check, Facts, Result, Scene, domain_of, is_numeric, literal_address, shown
-from estafeta.dns.answer import Outcome
+from estafeta.dns.answer import Outcome, native_error
 from estafeta.tables.maps import Maps
 
 # (facts) -> the domain to look at, how a refusal shows it, its kind
@@ -28,7 +28,7 @@ def _client(facts: Facts) -> tuple[str, str, str] | None:
 def _reverse(facts: Facts) -> tuple[str, str, str] | None:
     if facts.reverse_name == "unknown":
         return None
-    return facts.reverse_name, f"{facts.reverse_name}[{facts.client_address}]", "Unverified Client host"
+    return facts.reverse_name, facts.reverse_name, "Unverified Client host"
 
 
 def _helo(facts: Facts) -> tuple[str, str, str] | None:
@@ -77,7 +77,7 @@ class ServerChecks:
                 if not domain:
                     return None
                 result = known(await self._look(about, maps, domain.lower(), kind))
-                return self._tables.never_ok(restriction, domain, result)
+                return self._tables.never_ok(restriction, name, result)
 
             return check
 
@@ -89,7 +89,7 @@ class ServerChecks:
             return NOTHING if kind == "ns" else await self._tables.address(scene, maps, literal)
         if domain.startswith("["):
             return NOTHING
-        for host in await self._hosts(domain, kind):
+        for host in await self._hosts(scene, domain, kind):
             found: Found = NOTHING
             if kind != "a":
                 found = await self._tables.domain(scene, maps, host)
@@ -102,8 +102,9 @@ class ServerChecks:
     async def _addresses(self, scene: Scene, maps: Maps, host: str, domain: str, kind: str) -> Found:
         addresses = await self._tools.dns().addresses(host, lookup=("dns",))
         if addresses.outcome is not Outcome.OK:
-            subject = f"{scene.kind} {scene.name}"
-            self._tools.warn(f"Unable to look up {kind.upper()} host {host} for {subject}: {_why(addresses.outcome)}")
+            if kind != "a":
+                subject = f"{scene.kind} {scene.name}"
+                self._tools.warn(f"Unable to look up {kind.upper()} host {host} for {subject}: {native_error(addresses.outcome)}")
             return NOTHING
         for address in addresses.addresses:
             found = await self._tables.address(scene, maps, address)
@@ -111,7 +112,7 @@ class ServerChecks:
                 return found
         return NOTHING
 
-    async def _hosts(self, domain: str, kind: str) -> list[str]:
+    async def _hosts(self, scene: Scene, domain: str, kind: str) -> list[str]:
         """The hosts of a domain in the order in which they are looked at."""
         if kind == "a":
             return [domain]
@@ -131,7 +132,8 @@ class ServerChecks:
                 return [record.value for record in answer.records if record.value]
             parent = name.partition(".")[2]
             if answer.outcome not in (Outcome.NXDOMAIN, Outcome.NODATA) or "." not in parent:
-                self._tools.warn(f"Unable to look up NS host for {domain}: {_why(answer.outcome)}")
+                what = domain if answer.outcome is Outcome.FAIL else scene.name
+                self._tools.warn(f"Unable to look up NS host for {what}: {_why(answer.outcome)}")
                 return []
             name = parent
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from estafeta.daemons.smtpd.access.actions import TableActions
 from estafeta.daemons.smtpd.access.generic import Maker
 from estafeta.daemons.smtpd.access.tools import Tools
-from estafeta.daemons.smtpd.access.verdict import PERMIT, Check, Result, Scene, domain_of, shown
+from estafeta.daemons.smtpd.access.verdict import CONFIGURATION_ERROR, PERMIT, Check, Result, Scene, domain_of, shown
 from estafeta.mail.address import split_address, split_extension
 from estafeta.mail.text import to_bytes, to_text
 from estafeta.tables.maps import Maps
@@ -54,7 +54,7 @@ class TableChecks:
         try:
             text = await maps.find(key, partial)
         except LookupFailed as error:
-            self._tools.warn(f"{source}: table lookup problem: {error.reason}")
+            self._tools.warn(f'{error.table} lookup error for "{key}"')
             return scene.refuse(451, "4.3.5", "Server configuration error")
         if text is None:
             return NOTHING
@@ -119,7 +119,7 @@ class TableChecks:
 
         async def check(scene: Scene) -> Result:
             facts = scene.facts
-            about = scene.about(f"{facts.reverse_name}[{facts.client_address}]", "Unverified Client host")
+            about = scene.about(facts.reverse_name, "Unverified Client host")
             found = await self.domain(about, maps, facts.reverse_name)
             if found is NOTHING:
                 found = await self.address(about, maps, facts.client_address)
@@ -130,9 +130,10 @@ class TableChecks:
     def never_ok(self, restriction: str, name: str, result: Result) -> Result:
         """A name that nobody has confirmed must not open the door."""
         if result == PERMIT:
-            self._tools.warn(f"{restriction}: \"{name}\": result \"OK\" is not allowed for security reasons: ignored")
+            self._tools.warn(f"restriction {restriction} returns OK for {name}")
+            self._tools.warn("this is not allowed for security reasons")
             self._tools.warn("use DUNNO instead of OK if you want to make an exception")
-            return None
+            return CONFIGURATION_ERROR
         return result
 
     def _helo(self, spec: str) -> Check:

@@ -58,6 +58,8 @@ class Facts:
     pipelined: bool = False  # the client sent more before it had the answer
     defer_if_permit: Verdict | None = None
     defer_if_reject: Verdict | None = None
+    session_defer: Verdict | None = None  # smtpd_delay_reject = no: a defer_if_permit of CONNECT or HELO
+    message_defer: Verdict | None = None  # the same with that of MAIL
     client_port: str = ""
     reverse_name: str = "unknown"
     name_status: NameStatus = NameStatus.OK
@@ -72,16 +74,22 @@ class Facts:
     sasl_method: str = ""
     sasl_username: str = ""
     sasl_sender: str = ""
-    tls_protocol: str = ""  # empty: in clear
+    tls: bool = False  # the session is encrypted; the certificate's facts are empty without one
+    tls_protocol: str = ""
     tls_cipher: str = ""
     tls_keysize: int = 0
+    ccert_trusted: bool = False
     ccert_subject: str = ""
     ccert_issuer: str = ""
-    ccert_fingerprint: str = ""
+    ccert_fingerprint: str = ""  # upper-case hexadecimal with colons
     ccert_pubkey_fingerprint: str = ""
-    ccert_verified: bool = False  # the client's certificate is trusted
     actions: Actions | None = None
     memory: dict[tuple[str, str], object] = field(default_factory=dict)  # of this session: DNSBL answers, policy connections
+
+    def begin_recipient(self) -> None:
+        """What the lists found about another recipient does not count for the next."""
+        self.defer_if_permit = self.message_defer
+        self.defer_if_reject = None
 
     def act(self) -> Actions:
         """The message's actions, made when the first is wanted."""
@@ -91,6 +99,8 @@ class Facts:
 
 
 PERMIT = "permit"
+MAPPING = "mapping"  # a note that is a line of its own
+CONFIGURATION_ERROR = Verdict(451, "4.3.5", "Server configuration error")
 Result = Verdict | str | None
 
 _CLASSES = {
@@ -125,7 +135,14 @@ class Scene:
 
     def refuse(self, code: int, dsn: str, text: str) -> Verdict:
         """``<name>: kind rejected: text``."""
-        return Verdict(code, fixed_status(code, dsn, self.kind), f"<{self.name}>: {self.kind} rejected: {text}")
+        return Verdict(code, f"{code // 100}{dsn[1:]}", f"<{self.name}>: {self.kind} rejected: {text}")
+
+    def status(self, code: int, dsn: str) -> str:
+        """The status that fits the code and what is refused; the log says when that is another one."""
+        fixed = fixed_status(code, dsn, self.kind)
+        if fixed[2:] != dsn[2:]:
+            self.note(MAPPING, f"mapping DSN status {dsn} into {self.kind} status {fixed}")
+        return fixed
 
     def defer_if_permit(self, verdict: Verdict) -> None:
         """Temporary trouble: no permission later on. The first stays."""
@@ -174,19 +191,20 @@ def scene_for(
 # --- enhanced status codes -----------------------------------------------------------------------------------------------------
 
 _STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|\Z)")
-_TO_SENDER = {"1.1": "1.0", "1.2": "1.8", "1.3": "1.7", "1.4": "1.0", "1.5": "1.0", "1.6": "1.0"}
-_TO_RECIPIENT = {"1.0": "1.0", "1.7": "1.3", "1.8": "1.2"}
+_TO_SENDER = {"1.1": "1.7", "1.2": "1.8", "1.3": "1.7", "1.4": "1.7", "1.6": "1.7", "1.7": "1.7", "1.8": "1.8"}
+_TO_RECIPIENT = {**{f"1.{n}": f"1.{n}" for n in range(7)}, "1.7": "1.3", "1.8": "1.2"}
 
 
 def fixed_status(code: int, dsn: str, kind: str) -> str:
     """The status with the class of ``code``; address statuses only for addresses (access(5) ENHANCED STATUS CODES)."""
     detail = dsn[2:]
-    if kind == "Sender address":
-        detail = _TO_SENDER.get(detail, detail)
-    elif kind == "Recipient address":
-        detail = _TO_RECIPIENT.get(detail, detail)
-    elif detail in _TO_SENDER or detail in _TO_RECIPIENT:
-        detail = "0.0"
+    if detail.startswith("1."):
+        if kind == "Sender address":
+            detail = _TO_SENDER.get(detail, "1.0")
+        elif kind == "Recipient address":
+            detail = _TO_RECIPIENT.get(detail, "1.0")
+        else:
+            detail = "0.0"
     return f"{code // 100}.{detail}"
 
 
