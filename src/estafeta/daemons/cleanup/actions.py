@@ -12,7 +12,7 @@ def redirect(envelope: Envelope) -> None:
     """REDIRECT: one recipient instead of all of them, and no filter. It is not mapped again."""
     if not envelope.redirect:
         return
-    first = envelope.recipients[0]
-    original = first.original or first.address
-    envelope.recipients = [Recipient(envelope.redirect, original, first.notify, first.orcpt)]
+    last = envelope.recipients[-1]
+    original = last.original or last.address
+    envelope.recipients = [Recipient(envelope.redirect, original, last.notify, last.orcpt)]
     envelope.content_filter = ""

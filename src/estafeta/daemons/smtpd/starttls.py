@@ -108,6 +108,7 @@ def _note(session: Session, summary: Summary) -> None:
     """What the restrictions look at."""
     facts = session.facts
     facts.tls = True
+    facts.tls_protocol, facts.tls_cipher, facts.tls_keysize = summary.protocol, summary.cipher, summary.bits
     facts.ccert_trusted = summary.trusted
     certificate = summary.certificate
     if certificate is not None:
