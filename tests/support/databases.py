@@ -143,3 +143,41 @@ class Postgres(Server):
     def sql(self, text: str, database: str = "mail") -> None:
         """Run statements as the administrator."""
         self._psql(database, text)
+
+
+class Slapd(Server):
+    """An OpenLDAP server: suffix ``dc=example,dc=org``, administrator ``cn=admin,dc=example,dc=org`` with password ``it's secret``."""
+
+    NAME = "cn=admin,dc=example,dc=org"
+
+    def __init__(self, entries: str) -> None:
+        top = _top("slapd")
+        (top / "db").mkdir()
+        config = top / "slapd.conf"
+        schemas = "\n".join(f"include /etc/ldap/schema/{name}.schema" for name in ("core", "cosine", "nis", "inetorgperson", "misc"))
+        config.write_text(
+            f"{schemas}\nmodulepath /usr/lib/ldap\nmoduleload back_mdb\npidfile {top}/pid\nallow bind_v2\nsizelimit unlimited\n"
+            f'database mdb\nmaxsize 10485760\nsuffix "dc=example,dc=org"\nrootdn "{self.NAME}"\nrootpw "it\'s secret"\n'
+            f"directory {top}/db\nindex objectClass eq\nindex mail eq\n"
+        )
+        ldif = top / "entries.ldif"
+        ldif.write_text(entries)
+        subprocess.run(["slapadd", "-q", "-f", str(config), "-l", str(ldif)], check=True, capture_output=True, timeout=30)
+        self.port = free_port()
+        self.socket = top / "ldapi"
+        urls = f"ldap://127.0.0.1:{self.port}/ ldapi://{str(self.socket).replace('/', '%2F')}/"
+        super().__init__(
+            top, ["slapd", "-f", str(config), "-h", urls, "-d", "0"], lambda: _accepts(self.socket) and _accepts(self.port)
+        )
+
+
+class Memcached(Server):
+    """A memcached."""
+
+    def __init__(self) -> None:
+        top = _top("memcached")
+        self.port = free_port()
+        super().__init__(
+            top, ["memcached", "-u", "nobody", "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", "-m", "8"],
+            lambda: _accepts(self.port),
+        )  # fmt: skip

@@ -98,7 +98,7 @@ class LateTable:
 
     def __init__(self, spec: str, reason: str, options: OpenOptions, open_table: OpenTable) -> None:
         self.name = spec
-        self.is_pattern = spec.partition(":")[0] in ("regexp", "pcre", "cidr")
+        self.is_pattern = spec.partition(":")[0] in ("regexp", "pcre", "cidr", "socketmap", "tcp")
         self._reason = reason
         self._options = options
         self._open = open_table

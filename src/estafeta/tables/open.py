@@ -15,7 +15,7 @@ INDEXED = frozenset({"hash", "btree", "dbm", "sdbm", "lmdb"})
 _PATTERNS = frozenset({"regexp", "pcre", "cidr"})
 _SIMPLE = frozenset({"static", "inline", "fail", "environ", "unix"})
 _COMPOUND = frozenset({"pipemap", "unionmap", "randmap"})
-_EXTERNAL = frozenset({"sqlite", "mysql", "pgsql"})
+_EXTERNAL = frozenset({"sqlite", "mysql", "pgsql", "memcache", "socketmap", "tcp", "ldap"})
 _TYPES = _EXTERNAL | INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy"}
 
 
@@ -128,9 +128,25 @@ def _open_external(kind: str, name: str, options: OpenOptions) -> Table:
         from estafeta.tables.mysql import open_mysql
 
         return open_mysql(name, options)
-    from estafeta.tables.pgsql import open_pgsql
+    if kind == "pgsql":
+        from estafeta.tables.pgsql import open_pgsql
 
-    return open_pgsql(name, options)
+        return open_pgsql(name, options)
+    if kind == "ldap":
+        from estafeta.tables.ldap import LdapTable
+
+        return LdapTable(name, options)
+    if kind == "memcache":
+        from estafeta.tables.memcache import MemcacheTable
+
+        return MemcacheTable(name, options, _open)
+    if kind == "socketmap":
+        from estafeta.tables.socketmap import SocketmapTable
+
+        return SocketmapTable(name, options)
+    from estafeta.tables.tcp import TcpTable
+
+    return TcpTable(name, options)
 
 
 def _open_index(kind: str, name: str, options: OpenOptions) -> Table:

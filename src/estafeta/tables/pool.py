@@ -9,6 +9,7 @@ may be coroutines without one, and they can go away at any time.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import types
 from collections import deque
@@ -252,7 +253,7 @@ class Pool(Generic[Q, R]):
 
 def _words(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno and error.strerror:
-        return error.strerror
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror  # below 0: a name that is not resolved
     if isinstance(error, asyncio.IncompleteReadError):
         return "the server closed the connection"
     return str(error) or type(error).__name__
