@@ -23,7 +23,10 @@ _SET_GROUPS_LIST = 92
 _GET_PEER_SIGNATURE_NID = 108
 _GET_PEER_TMP_KEY = 109
 _SET_DH_AUTO = 118
+_SET_MIN_PROTOCOL = 123
+_SET_MAX_PROTOCOL = 124
 _GET_SIGNATURE_NID = 132
+_NO_PROTOCOL = {0x0302: 1 << 28, 0x0303: 1 << 27}
 TICKET_KEY_BYTES = 80
 
 _EVP_RSA, _EVP_DH, _EVP_EC, _EVP_X25519, _EVP_X448, _EVP_ED25519, _EVP_ED448 = 6, 28, 408, 1034, 1035, 1087, 1088
@@ -126,6 +129,20 @@ class Library:
 
     # -- connections --------------------------------------------------------------------------------------------------
 
+    def restrict_protocols(self, link: ssl.SSLObject, allowed: tuple[int, ...]) -> None:
+        """Allow these versions (as OpenSSL numbers them, in order) on one connection, before its handshake."""
+        pointer = self._connection(link)
+        if pointer:
+            self._lib.SSL_ctrl(pointer, _SET_MIN_PROTOCOL, allowed[0], None)
+            self._lib.SSL_ctrl(pointer, _SET_MAX_PROTOCOL, allowed[-1], None)
+            missing = {number: bit for number, bit in _NO_PROTOCOL.items() if allowed[0] < number < allowed[-1]}
+            self._lib.SSL_set_options(pointer, sum(bit for number, bit in missing.items() if number not in allowed))
+
+    def restrict_ciphers(self, link: ssl.SSLObject, ciphers: str) -> bool:
+        """Allow these ciphers on one connection; false if none is left."""
+        pointer = self._connection(link)
+        return bool(pointer and self._lib.SSL_set_cipher_list(pointer, ciphers.encode("ascii", "replace")) == 1)
+
     def verify_result(self, link: ssl.SSLObject) -> int:
         """0 if the peer's chain leads to an authority of the context; -1 if that is not known."""
         pointer = self._connection(link)
@@ -209,6 +226,8 @@ def _prototypes(lib: Any) -> Any:
         ("SSL_CTX_set_timeout", ctypes.c_long, [pointer, ctypes.c_long]),
         ("SSL_load_client_CA_file", pointer, [ctypes.c_char_p]),
         ("SSL_CTX_set_client_CA_list", None, [pointer, pointer]),
+        ("SSL_set_options", ctypes.c_uint64, [pointer, ctypes.c_uint64]),
+        ("SSL_set_cipher_list", number, [pointer, ctypes.c_char_p]),
         ("SSL_get_SSL_CTX", pointer, [pointer]),
         ("SSL_get_verify_result", ctypes.c_long, [pointer]),
         ("X509_verify_cert_error_string", ctypes.c_char_p, [ctypes.c_long]),

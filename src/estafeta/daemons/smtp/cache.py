@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings
 
@@ -73,6 +74,8 @@ class SessionCache:
         """Whether ``session`` is to be kept after the delivery that it has now."""
         settings = self._settings
         now = self._clock()
+        if session.is_encrypted and not session.security.reusable:
+            return False
         if settings.reuse_time_limit_s and now - session.opened_at >= settings.reuse_time_limit_s:
             return False
         if settings.reuse_count_limit > 0 and session.uses >= settings.reuse_count_limit:
@@ -99,10 +102,16 @@ class SessionCache:
         waiting = self._by_destination.get(destination)
         return self._use(waiting[-1]) if waiting else None
 
-    def take_address(self, host: str, address: str, port: int) -> Session | None:
-        """An idle session to one address, whatever it was opened for."""
-        waiting = self._by_address.get((host, address, port))
-        return self._use(waiting[-1]) if waiting else None
+    def has_address(self, host: str, address: str, port: int) -> bool:
+        """Whether there is an idle session to one address."""
+        return (host, address, port) in self._by_address
+
+    def take_address(self, host: str, address: str, port: int, security: Security) -> Session | None:
+        """An idle session to one address, opened for any destination with the same demands on TLS."""
+        for session in reversed(self._by_address.get((host, address, port), ())):
+            if session.security == security and (not security.policy.authenticated or not session.is_encrypted):
+                return self._use(session)
+        return None
 
     def _use(self, session: Session) -> Session:
         self.forget(session)

@@ -1,8 +1,7 @@
 """What the configuration says about one server: keywords to ignore, security that is asked for, sessions to keep.
 
 Source: man 5 postconf smtp_discard_ehlo_keyword_address_maps, smtp_tls_policy_maps, smtp_sasl_auth_enable,
-smtp_connection_cache_destinations. TLS and SASL are not implemented: mail that needs one of them is deferred, never
-sent without.
+smtp_connection_cache_destinations. SASL is not implemented: mail that needs it is deferred, never sent without.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from dataclasses import replace
 
 from estafeta.config.config import Config
 from estafeta.daemons.smtp.names import parameter_name
+from estafeta.daemons.smtp.secure import CONFIGURATION, Security, configuration_trouble
 from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.trouble import Peer, Trouble
@@ -23,6 +23,9 @@ from estafeta.system.immediate import WouldWait, run_now
 from estafeta.tables.maps import Maps, parse_map_list
 from estafeta.tables.match_list import DomainList
 from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tls.client import ClientTls
+from estafeta.tls.key_files import TlsSetupError
+from estafeta.tls.policy import DANE, ClientPolicy, PolicyError, parse_policy, per_site_level, policy_keys
 
 _WELL_KNOWN = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, "lmtp": 24}
 
@@ -42,6 +45,10 @@ class Policy:
         self._cached = DomainList(settings.cache_destinations, self._options, "smtp_connection_cache_destinations")
         self._discard = maps("smtp_discard_ehlo_keyword_address_maps")
         self._tls_policy = maps("smtp_tls_policy_maps")
+        self._per_site = maps("smtp_tls_per_site")
+        self._plain = Security(ClientPolicy("none"), None, note_offer=settings.tls_note_offer)
+        self._usual = ClientPolicy(settings.tls_level)
+        self.tls = self._open_tls(config)
         self._sasl = config.bool(parameter_name("smtp_sasl_auth_enable", settings.lmtp))
         self._passwords = maps("smtp_sasl_password_maps")
         self._by_sender = config.bool(parameter_name("smtp_sender_dependent_authentication", settings.lmtp))
@@ -51,8 +58,68 @@ class Policy:
         """Say once what this worker cannot do."""
         if self._sasl and self._passwords:
             self._warn("SASL authentication is not implemented: mail for servers with a password is deferred")
-        if self._settings.tls_is_mandatory(self._settings.tls_level):
-            self._warn(f"TLS is not implemented: with security level {self._settings.tls_level} all mail is deferred")
+        if self._usual.level in DANE:
+            self._warn(f"TLS security level {self._usual.level} is not implemented: mail waits; use encrypt, verify or secure")
+
+    def _open_tls(self, config: Config) -> ClientTls | None:
+        settings = self._settings
+        if not (self._usual.wanted or settings.tls_wrapper or self._tls_policy or self._per_site):
+            return None
+        try:
+            return ClientTls(config, lambda name: parameter_name(name, settings.lmtp))
+        except TlsSetupError as error:
+            self._warn(f"{error}: disabling TLS support")
+            return None
+
+    async def security(self, peer: Peer, destination: str) -> Security | Trouble:
+        """What TLS the session with ``peer`` for mail to ``destination`` has to have."""
+        settings = self._settings
+        policy = self._usual
+        if self._tls_policy or self._per_site:
+            try:
+                policy = await self._look_up(peer, destination)
+            except PolicyError as error:
+                self._warn(f'{self._tls_name}, next-hop destination "{destination}": {error}')
+                self._warn(f"TLS policy lookup for {destination}/{peer.host}: {CONFIGURATION}")
+                return configuration_trouble(peer)
+            except LookupFailed as error:
+                self._warn(f"TLS policy lookup for {destination}/{peer.host}: {error}")
+                return configuration_trouble(peer)
+        if policy.level in DANE:
+            text = f"TLS security level {policy.level} is not implemented"
+            return Trouble("4.7.5", text, throttle=True, mta=peer.host)
+        if settings.tls_wrapper and not policy.mandatory:
+            name = parameter_name("smtp_tls_wrappermode", settings.lmtp)
+            self._warn(f'{name} requires "{parameter_name("smtp_tls_security_level", settings.lmtp)} = encrypt" (or stronger)')
+            return configuration_trouble(peer)
+        if not policy.wanted:
+            return self._plain
+        if self.tls is None:
+            if not policy.mandatory:
+                return self._plain
+            text = "TLS is required, but our TLS engine is unavailable"
+            return Trouble("4.7.5", text, throttle=True, mta=peer.host)
+        return Security(policy, self.tls, wrapper=settings.tls_wrapper)
+
+    @property
+    def in_clear(self) -> Security:
+        """No TLS at all."""
+        return self._plain
+
+    @property
+    def _tls_name(self) -> str:
+        return parameter_name("smtp_tls_policy_maps" if self._tls_policy else "smtp_tls_per_site", self._settings.lmtp)
+
+    async def _look_up(self, peer: Peer, destination: str) -> ClientPolicy:
+        if self._tls_policy:
+            for key in policy_keys(destination):
+                found = await self._tls_policy.find(key)
+                if found is not None:
+                    return parse_policy(found)
+            return self._usual
+        host = await self._per_site.find(peer.host)
+        nexthop = await self._per_site.find(destination)
+        return ClientPolicy(per_site_level(self._usual.level, host, nexthop))
 
     def always_cached(self, destination: str) -> bool:
         """Whether smtp_connection_cache_destinations names the destination."""
@@ -86,26 +153,12 @@ class Policy:
             return None
 
         def check(session: Session) -> Trouble | None:
-            if text == "tls":
-                if "starttls" not in session.machine.features:
-                    words = f"TLS is required, but was not offered by host {peer.name}"
-                    return Trouble("4.7.4", words, throttle=True, relay=peer.relay, mta=peer.host)
-                words = "TLS is required, but our TLS engine is unavailable"
-                return Trouble("4.7.5", words, throttle=True, relay=peer.relay, mta=peer.host)
             return Trouble("4.7.0", text, throttle=True, relay=peer.relay, mta=peer.host)
 
         return check
 
     async def _missing_security(self, peer: Peer, destination: str, delivery: Delivery) -> str | None:
-        settings = self._settings
-        level = settings.tls_level
         try:
-            if self._tls_policy:
-                found = await self._tls_policy.find(destination)
-                if found is not None:
-                    level = found.split()[0].lower()
-            if settings.tls_is_mandatory(level):
-                return "tls"
             if self._sasl and self._passwords:
                 keys = [peer.host, destination]
                 if self._by_sender and delivery.request.envelope.sender:
@@ -115,7 +168,7 @@ class Policy:
                         return f"SASL authentication is required by the configuration for {peer.name}, but not available"
         except LookupFailed as error:
             self._warn(str(error))
-            return "client TLS or SASL configuration problem"
+            return "SASL configuration problem"
         return None
 
 

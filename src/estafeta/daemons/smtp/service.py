@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from estafeta.daemons.smtp.cache import SessionCache
 from estafeta.daemons.smtp.connect import connect
 from estafeta.daemons.smtp.policy import Policy
+from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings, read_settings
 from estafeta.daemons.smtp.transaction import Transaction, report
@@ -203,7 +204,11 @@ class Smtp(Daemon):
     async def _try(self, walk: _Walk, peer: Peer, destination: str, *, final: bool) -> Trouble | None:
         """One server: None when the conversation got as far as hello."""
         delivery = walk.delivery
-        session = self.cache.take_address(peer.host, peer.address, peer.port)
+        session = None
+        if self.cache.has_address(peer.host, peer.address, peer.port):
+            security = await self.policy.security(peer, destination)
+            if not isinstance(security, Trouble):
+                session = self.cache.take_address(peer.host, peer.address, peer.port, security)
         if session is not None:
             session.destination = delivery.request.nexthop
             stale = await self._transact(session, walk, final=final)
@@ -224,10 +229,21 @@ class Smtp(Daemon):
 
     async def _open(self, delivery: Delivery, peer: Peer, destination: str) -> Session | Trouble:
         """Connect and say hello."""
+        settings = self.settings
+        security = await self.policy.security(peer, destination)
+        if isinstance(security, Trouble):
+            return security
+        opened = await self._open_with(delivery, peer, destination, security)
+        if isinstance(opened, Trouble) and opened.retry_plain and _waited(delivery, settings.minimal_backoff_s):
+            # Opportunistic TLS that does not work is no reason to keep mail for ever.
+            opened = await self._open_with(delivery, peer, destination, self.policy.in_clear)
+        return opened
+
+    async def _open_with(
+        self, delivery: Delivery, peer: Peer, destination: str, security: Security
+    ) -> Session | Trouble:
         loop = self.context.loop
         settings = self.settings
-        if settings.tls_wrapper:
-            return Trouble("4.7.5", "TLS is required, but our TLS engine is unavailable", throttle=True)
         try:
             link = await connect(loop, peer, settings, self.log.warning)
         except TimeoutError:
@@ -245,6 +261,8 @@ class Smtp(Daemon):
             content=self.content,
             log=self.log,
             on_closed=self._closed,
+            security=security,
+            number=delivery.number,
             check_hello=refusal,
         )
         self.sessions.add(session)
@@ -294,3 +312,9 @@ class Smtp(Daemon):
         session.run(transaction)
         await over
         return transaction.stale
+
+
+def _waited(delivery: Delivery, seconds: float) -> bool:
+    """Whether the message had been in the queue for so long when the queue manager took it up."""
+    request = delivery.request
+    return request.queued_at - request.envelope.arrived_at >= seconds

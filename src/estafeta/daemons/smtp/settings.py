@@ -15,9 +15,9 @@ from estafeta.mail.text import to_bytes
 from estafeta.protocol.smtp_client import ClientOptions
 from estafeta.protocol.smtp_client_phase import Phase
 from estafeta.service.own_addresses import own_addresses
+from estafeta.tls.policy import LEVELS
 
 _Namer = Callable[[str], str]
-_TLS_MANDATORY = frozenset(("encrypt", "dane-only", "half-dane", "fingerprint", "verify", "secure"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,9 @@ class Settings:
     assume_final: bool
     tls_level: str
     tls_wrapper: bool
+    tls_note_offer: bool
+    minimal_backoff_s: float
     soft_bounce: bool
-
-    def tls_is_mandatory(self, level: str) -> bool:
-        """Whether mail must not go in clear at a TLS security level."""
-        return self.tls_wrapper or level in _TLS_MANDATORY
 
 
 def read_settings(config: Config, lmtp: bool) -> Settings:
@@ -77,6 +75,7 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         Phase.EHLO: helo,
         Phase.HELO: helo,
         Phase.LHLO: helo,
+        Phase.STARTTLS: seconds("smtp_starttls_timeout"),
         Phase.XFORWARD: seconds("smtp_xforward_timeout"),
         Phase.MAIL: seconds("smtp_mail_timeout"),
         Phase.RCPT: seconds("smtp_rcpt_timeout"),
@@ -86,9 +85,7 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         Phase.RSET: seconds("smtp_rset_timeout"),
         Phase.QUIT: seconds("smtp_quit_timeout"),
     }
-    tls_level = config.get(own("smtp_tls_security_level")).strip().lower()
-    if not tls_level and config.bool(own("smtp_enforce_tls")):
-        tls_level = "encrypt"
+    tls_level = _tls_level(config, own)
     bind4, bind6 = _bind_addresses(config, own)
     return Settings(
         lmtp=lmtp,
@@ -125,8 +122,23 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         assume_final=lmtp and config.bool("lmtp_assume_final"),
         tls_level=tls_level,
         tls_wrapper=config.bool(own("smtp_tls_wrappermode")),
+        tls_note_offer=config.bool(own("smtp_tls_note_starttls_offer")),
+        minimal_backoff_s=config.seconds("minimal_backoff_time"),
         soft_bounce=config.bool("soft_bounce"),
     )
+
+
+def _tls_level(config: Config, own: _Namer) -> str:
+    """smtp_tls_security_level, or what its ancestors say. Raises ConfigError."""
+    name = own("smtp_tls_security_level")
+    level = config.get(name).strip().lower()
+    if level in LEVELS:
+        return level
+    if level:
+        raise config.error(name, f'Invalid TLS level "{level}" (specify one of {", ".join(LEVELS)})')
+    if config.bool(own("smtp_enforce_tls")):
+        return "verify" if config.bool(own("smtp_tls_enforce_peername")) else "encrypt"
+    return "may" if config.bool(own("smtp_use_tls")) else "none"
 
 
 def _route_options(config: Config, own: _Namer, level: str) -> RouteOptions:

@@ -43,6 +43,7 @@ class Trouble:
     diagnostic: str = ""
     loop: bool = False
     timed_out: bool = False
+    retry_plain: bool = False  # opportunistic TLS failed: the same server may be tried in clear
 
     @property
     def temporary(self) -> bool:
