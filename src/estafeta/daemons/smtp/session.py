@@ -1,6 +1,6 @@
 """One connection to one server, driven by what arrives: hello, then one transaction after the other, then QUIT.
 
-Source: man 8 smtp; RFC 5321. Owns the transport, the protocol machine and the one timer of the session. Invariants:
+Source: man 8 smtp; RFC 5321. The transport below it is in link.py. Invariants:
 ``open`` resolves once, with None or the trouble; a transaction's ``end`` is called once, whatever happens; after ``end``
 the session is either idle (``reusable``) or on its way out by itself.
 """
@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from estafeta.daemons.smtp.content import WHOLE_BYTES, content_pieces, whole_content
-from estafeta.daemons.smtp.secure import Handshake, Secured, Security, begin
+from estafeta.daemons.smtp.link import Link
+from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.transaction import Transaction
 from estafeta.daemons.smtp.trouble import (
@@ -27,16 +28,15 @@ from estafeta.daemons.smtp.xforward import xforward_commands
 from estafeta.ipc.messages import ContentFlag
 from estafeta.mail.text import to_text
 from estafeta.protocol import smtp_client as machine_events
-from estafeta.protocol.smtp_client import ClientOptions, SmtpClient, SmtpReply, State
+from estafeta.protocol.smtp_client import ClientOptions, SmtpReply, State
 from estafeta.protocol.smtp_client_phase import Phase, said_text
 from estafeta.spool.content import ContentReader
 from estafeta.system.log import Log
-from estafeta.tls.pipe import TlsError
 
 _SMTP_PORT = 25
 
 
-class Session(asyncio.Protocol):
+class Session(Link):
     """See the module. ``key`` is for the cache of idle sessions."""
 
     def __init__(
@@ -54,95 +54,22 @@ class Session(asyncio.Protocol):
         number: int = 0,
         check_hello: Callable[[Session], Trouble | None] | None = None,
     ) -> None:
-        self.loop = loop
-        self.settings = settings
-        self.peer = peer
-        self.destination = destination
-        self.machine = SmtpClient(options)
-        self.transport: Any = None
+        super().__init__(loop, settings, options, peer, destination, log=log, security=security, number=number)
         self.uses = 0
         self.opened_at = loop.time()
-        self.opened: asyncio.Future[Trouble | None] = loop.create_future()
         self.idle = False
-        self.closed = False
         self.queue_id = ""
-        self._log = log
         self._content = content
         self._on_closed = on_closed
         self._check_hello = check_hello
-        self.security = security
-        self.number = number
-        self._handshake: Handshake | None = None
-        self._secured: Secured | None = None
         self._transaction: Transaction | None = None
         self._pieces: Iterator[bytes] | None = None
         self._asks: list[bytes] = []
-        self._paused = False
-        self._deadline = 0.0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-
-    # -- asyncio.Protocol ----------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-        self._watch()
-        if self.security.wrapper:
-            self._begin_tls()
-
-    def data_received(self, data: bytes) -> None:
-        if self._secured is not None:
-            data = self._decipher(self._secured, data)
-            if not data:
-                return
-        self.machine.receive_data(data)
-        self._pump()
-
-    def eof_received(self) -> None:
-        if self._handshake is not None and not self._handshake.done:
-            self._handshake_over(self._handshake.failed("lost connection", self._info, self._log.warning))
-            return
-        self.machine.receive_data(b"")
-        self._pump()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closed:
-            self.eof_received()
-        self._drop()
-
-    def pause_writing(self) -> None:
-        self._paused = True
-
-    def resume_writing(self) -> None:
-        self._paused = False
-        if self._pieces is not None:
-            self._send_pieces()
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
-    def _limit(self, seconds: float) -> None:
-        """The conversation must go on within ``seconds`` (0: no limit). A timer that rings too early is set again."""
-        now = self.loop.time()
-        self._deadline = now + seconds if seconds else 0.0
-        if not seconds:
-            return
-        if self._timer is None or self._timer_at > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = self._deadline
-            self._timer = self.loop.call_at(self._deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if not self._deadline or self.closed:
-            return
-        if self.loop.time() < self._deadline - 0.001:
-            self._timer_at = self._deadline
-            self._timer = self.loop.call_at(self._deadline, self._ring)
-            return
-        if self._handshake is not None and not self._handshake.done:
-            self._handshake_over(self._handshake.failed("Connection timed out", self._info, self._log.warning))
-        elif self.idle:
+    def _timed_out(self) -> None:
+        if self.idle:
             self.say_goodbye()
         elif self.machine.state is State.QUITTING:
             self._drop()
@@ -165,12 +92,11 @@ class Session(asyncio.Protocol):
             limit = min(limit, timeouts[Phase.RSET]) if limit else timeouts[Phase.RSET]
         self._limit(limit)
 
-    # -- what the service asks -----------------------------------------------------------------------------------------
+    def _go_on(self) -> None:
+        if self._pieces is not None:
+            self._send_pieces()
 
-    @property
-    def is_encrypted(self) -> bool:
-        """Whether TLS is on."""
-        return self._secured is not None
+    # -- what the service asks -----------------------------------------------------------------------------------------
 
     @property
     def reusable(self) -> bool:
@@ -342,6 +268,9 @@ class Session(asyncio.Protocol):
             return
         if self._handshake is not None:
             self._handshake.remember()
+        self._ready()
+
+    def _ready(self) -> None:
         self._opened(self._check_hello(self) if self._check_hello is not None else None)
 
     def _on_hello_refused(self, event: machine_events.HelloRefused) -> None:
@@ -437,87 +366,6 @@ class Session(asyncio.Protocol):
             return
         transaction.started = True
         transaction.fail_all(reply_trouble(self.peer, event.reply, event.phase))
-        self._drop()
-
-    # -- TLS -----------------------------------------------------------------------------------------------------------
-
-    def _info(self, text: str) -> None:
-        self._log.line(text, self.number)
-
-    def _in_clear(self) -> bool:
-        """After the first hello: True if the session goes on as it is, False if TLS has begun or the session is over."""
-        security = self.security
-        offered = "starttls" in self.machine.features
-        if security.tls is None or not security.policy.wanted:
-            if offered and security.note_offer:
-                self._info(f"Host offered STARTTLS: [{self.peer.host}]")
-            return True
-        if offered:
-            self.machine.start_tls()
-            return False
-        if not security.policy.mandatory:
-            return True
-        text = f"TLS is required, but was not offered by host {self.peer.name}"
-        self._opened(Trouble("4.7.4", text, throttle=True, relay=self.peer.relay, mta=self.peer.host))
-        return False
-
-    def _on_starttls(self, reply: SmtpReply) -> None:
-        if reply.positive:
-            self._begin_tls()
-        elif self.security.policy.mandatory:
-            text = f"TLS is required, but host {self.peer.name} refused to start TLS: {reply.text}"
-            status = "4" + reply.status[1:]
-            self._opened(Trouble(status, text, throttle=True, relay=self.peer.relay, mta=self.peer.host))
-        else:
-            self._opened(self._check_hello(self) if self._check_hello is not None else None)
-
-    def _begin_tls(self) -> None:
-        started = begin(self.security, self.peer, self.destination, self.transport, self._log.warning)
-        if isinstance(started, Trouble):
-            self._handshake_over(started)
-            return
-        self._handshake = started
-        self.transport = self._secured = started.transport
-        started.feed(b"", self._info, self._log.warning)
-        self._watch()
-
-    def _decipher(self, secured: Secured, data: bytes) -> bytes:
-        """Plain text of the server; "" if there is none (yet)."""
-        pipe = secured.pipe
-        handshake = self._handshake
-        if handshake is not None and not handshake.done:
-            step = handshake.feed(data, self._info, self._log.warning)
-            if isinstance(step, Trouble):
-                self._handshake_over(step)
-            if step is not True:
-                return b""
-            if not self.security.wrapper:
-                self.machine.tls_started()
-                self.machine.hello()
-                self._pump()
-            else:
-                self._watch()
-        else:
-            pipe.feed(data)
-        try:
-            plain = pipe.read()
-        except TlsError:
-            self.eof_received()
-            return b""
-        secured.send_records()
-        if pipe.at_end and not self.closed:
-            if plain:
-                self.machine.receive_data(plain)
-            self.eof_received()
-            return b""
-        return plain
-
-    def _handshake_over(self, trouble: Trouble) -> None:
-        """It failed, or the server is not the one that is wanted: nothing more is said."""
-        self._handshake = None
-        if not self.opened.done():
-            self.opened.set_result(trouble)
-        self.machine.close()
         self._drop()
 
     def _on_data_refused(self, event: machine_events.DataRefused) -> None:
