@@ -12,6 +12,7 @@ from collections.abc import Collection
 from estafeta.config.config import Config, load_config
 from estafeta.config.environment_check import check_environment
 from estafeta.config.errors import ConfigError, ConfigProblem
+from estafeta.config.filter_check import filter_problems
 from estafeta.config.implemented import is_implemented
 from estafeta.config.legacy import MODERN_SERVICE, restriction_warning, table_warning, warning_for
 from estafeta.config.master_cf import MasterEntry, MasterService, read_master_cf, service_of
@@ -198,6 +199,7 @@ def check_configuration(directory: str, known_programs: Collection[str] | None =
         except ConfigError as error:
             problems.append(_problem("fatal", master_path, error))
     problems += check_services(services, master_path, config, known_programs)
+    problems += filter_problems(services, master_path, config)
     if entries is not None:
         try:
             usage = analyse(config, entries)

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from estafeta.delivery.maildir import write_buffers
 from estafeta.mail.dsn_code import split_status
 
-OUTPUT_MOST = 8192
+OUTPUT_MOST = 4096
 _PLAIN = frozenset("1234567890!@%-_=+:,./\\abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ \t")
 _SYSEXITS = {
     64: ("5.3.0", "command line usage error"), 65: ("5.6.0", "data format error"), 66: ("5.3.0", "cannot open input"),
@@ -41,6 +41,8 @@ class Command:
     time_limit_s: float
     argv: tuple[str, ...] = ()
     program: str = "local"
+    stage: str = ""  # stands before what could not be done, in the message of a failed start
+    jail: str = ""  # a root directory of its own (root only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +74,23 @@ async def run_command(command: Command, message: Iterable[bytes]) -> CommandEnd:
     argv = command.argv or command_argv(command.text)
     stdin = os.memfd_create("message", os.MFD_CLOEXEC)
     reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    as_root = os.geteuid() == 0 and command.uid is not None
+    drops = as_root and not command.jail  # else the child sees to it itself, or there is nothing to drop
     try:
         write_buffers(stdin, list(message))
         os.lseek(stdin, 0, os.SEEK_SET)
         os.set_blocking(writer, True)
-        as_root = os.geteuid() == 0 and command.uid is not None
         child = subprocess.Popen(  # noqa: ASYNC220 - only the start blocks, for a millisecond
-            argv, stdin=stdin, stdout=writer, stderr=writer, env=dict(command.environment), cwd=command.directory,
-            user=command.uid if as_root else None, group=command.gid if as_root else None,
-            extra_groups=[] if as_root else None, start_new_session=True, umask=0o077,
+            argv, stdin=stdin, stdout=writer, stderr=writer, env=dict(command.environment),
+            cwd=None if command.jail else command.directory, user=command.uid if drops else None,
+            group=command.gid if drops else None, extra_groups=[] if drops else None, start_new_session=True, umask=0o077,
+            preexec_fn=_entering(command) if command.jail else None,  # noqa: PLW1509 - no threads here
         )  # fmt: skip
     except OSError as error:
         os.close(reader)
         if error.filename is None or error.filename == command.directory:
             raise
-        return CommandEnd(75, f"{command.program}: fatal: execvp {argv[0]}: {error.strerror}\n".encode())
+        return CommandEnd(75, f"{command.program}: fatal: {command.stage}execvp {argv[0]}: {error.strerror}\n".encode())
     finally:
         os.close(stdin)
         os.close(writer)
@@ -95,6 +99,20 @@ async def run_command(command: Command, message: Iterable[bytes]) -> CommandEnd:
     finally:
         child.returncode = 0  # reaped by _watch: Popen must not wait for it
         os.close(reader)
+
+
+def _entering(command: Command) -> Callable[[], None]:
+    """For the child: jail first, then rights. This worker has no threads that could hold a lock at the fork."""
+
+    def enter() -> None:
+        os.chroot(command.jail)
+        os.chdir(command.directory or "/")
+        if command.uid is not None and command.gid is not None:
+            os.setgroups([])
+            os.setresgid(command.gid, command.gid, command.gid)
+            os.setresuid(command.uid, command.uid, command.uid)
+
+    return enter
 
 
 async def _watch(loop: asyncio.AbstractEventLoop, pid: int, reader: int, limit_s: float) -> CommandEnd:
@@ -145,18 +163,35 @@ def _kill(pid: int) -> None:
         pass
 
 
-def judge(end: CommandEnd, text: str) -> tuple[str, str]:
-    """Enhanced status and text for the log: ``2...`` delivered, ``4...`` try again, ``5...`` bounce."""
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a command's end means: enhanced status (2, 4, 5), text for the log, and for the report (``Diagnostic-Code: x-unix``)."""
+
+    dsn: str
+    text: str
+    diagnostic: str = ""
+
+
+def judge(end: CommandEnd, text: str) -> Judgement:
+    """``text`` is the command as the log shows it."""
     output = "".join(c if c.isprintable() else " " for c in end.output.decode("utf-8", "replace"))
     if end.timed_out:
-        dsn, reason = "4.3.0", f'Command time limit exceeded: "{text}"'
-    elif end.status < 0:
-        dsn, reason = "4.3.0", f'Command died with signal {-end.status}: "{text}"'
+        return Judgement("5.3.0", f'Command time limit exceeded: "{text}"', "internal software error")
+    if end.status < 0:
+        dsn, reason, said = "4.3.0", f'Command died with signal {-end.status}: "{text}"', ""
     elif end.status == 0:
-        return "2.0.0", f"delivered to command: {text}"
+        return Judgement("2.0.0", f"delivered to command: {text}")
     else:
         found, rest = split_status(output, "")
         if found and found[0] in "45":
-            return found, rest
-        dsn, reason = _SYSEXITS.get(end.status, ("5.3.0", f'Command died with status {end.status}: "{text}"'))
-    return dsn, f"{reason}. Command output: {output}" if output else reason
+            return Judgement(found, rest, rest.strip())
+        known = _SYSEXITS.get(end.status)
+        if known is not None:
+            dsn, reason = known
+            said = reason
+        else:
+            dsn, reason = "5.3.0", f'Command died with status {end.status}: "{text}"'
+            said = f"unknown mail system error {end.status}"
+    if output:
+        return Judgement(dsn, f"{reason}. Command output: {output}", output.strip())
+    return Judgement(dsn, reason, said)

@@ -244,7 +244,7 @@ class RecipientResult(msgspec.Struct, array_like=True):
     dsn: str
     reason: str
     mta: str = ""  # remote MTA name, for notices
-    diagnostic: str = ""  # the remote reply (Diagnostic-Code: smtp; ...)
+    diagnostic: str = ""  # the remote reply (Diagnostic-Code: smtp; ...), or a command's words with their type (x-unix; ...)
     action: str = ""  # delivered, relayed or expanded when SENT
 
 

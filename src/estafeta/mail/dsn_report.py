@@ -180,8 +180,12 @@ def _recipient_fields(report: Report, reported: Reported) -> list[str]:
     fields.append(f"Status: {reported.dsn}")
     if reported.mta:
         fields.append(f"Remote-MTA: dns; {reported.mta}")
-    source = "smtp" if reported.diagnostic else f"X-{report.mail_name}"
-    fields += fold(f"Diagnostic-Code: {source}; {reported.diagnostic or reported.reason}").split("\n")
+    if reported.diagnostic.startswith("x-unix; "):
+        code = reported.diagnostic
+    else:
+        source = "smtp" if reported.diagnostic else f"X-{report.mail_name}"
+        code = f"{source}; {reported.diagnostic or reported.reason}"
+    fields += fold(f"Diagnostic-Code: {code}").split("\n")
     if report.retry_until:
         fields.append(f"Will-Retry-Until: {rfc5322_date(report.retry_until)}")
     return fields

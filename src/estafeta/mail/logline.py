@@ -5,7 +5,17 @@ Source: what Postfix 3.7 writes, as pflogsumm and fail2ban parse it.
 
 from __future__ import annotations
 
+import re
+
+from estafeta.mail.address import quote_address
 from estafeta.mail.text import to_text
+
+_PLAIN = re.compile(rb"[A-Za-z0-9._+=~@-]*")
+
+
+def shown(address: bytes) -> str:
+    """An address as it is written in a message: quoted where it has to be (info_log_addr_form = external)."""
+    return to_text(address if _PLAIN.fullmatch(address) else quote_address(address))
 
 
 def format_delay(seconds: float) -> str:
@@ -21,7 +31,7 @@ def format_delay(seconds: float) -> str:
 
 def queue_active(queue_id: str, sender: bytes, size: int, recipients: int) -> str:
     """qmgr: a message enters the active queue."""
-    return f"{queue_id}: from=<{to_text(sender)}>, size={size}, nrcpt={recipients} (queue active)"
+    return f"{queue_id}: from=<{shown(sender)}>, size={size}, nrcpt={recipients} (queue active)"
 
 
 def delivery(
@@ -36,8 +46,8 @@ def delivery(
     uses: int = 1,
 ) -> str:
     """A delivery agent: what became of one recipient."""
-    to = to_text(recipient)
-    origin = f" orig_to=<{to_text(original)}>," if original and original != recipient else ""
+    to = shown(recipient)
+    origin = f" orig_to=<{shown(original)}>," if original and original != recipient else ""
     use = f" conn_use={uses}," if uses > 1 else ""
     before, active, connect, transfer = delays
     return (

@@ -74,11 +74,11 @@ class External:
             self._warn(f"{envelope.queue_id}: command {text}: {error}")
             attempt.failed(state, "4.3.0", f"cannot run command: {error.strerror}")
             return
-        dsn, reason = judge(end, text)
-        if dsn.startswith("2"):
-            attempt.sent(state, reason)
+        found = judge(end, text)
+        if found.dsn.startswith("2"):
+            attempt.sent(state, found.text)
         else:
-            attempt.failed(state, dsn, reason)
+            attempt.failed(state, found.dsn, found.text)
 
     def _directory(self, attempt: Attempt, state: State) -> str | None:
         settings = self.settings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
+from estafeta.config.export_environment import exported_environment
 from estafeta.delivery.locking import LockPolicy, parse_methods
 from estafeta.system.privilege import User, find_user
 from estafeta.tables.maps import Maps
@@ -109,7 +109,7 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
         command_shell=config.get("local_command_shell"),
         command_directory=config.get("command_execution_directory"),
         directory_filter=frozenset(config.get("execution_directory_expansion_filter")),
-        export=_exported(config.words("export_environment"), config.directory),
+        export=exported_environment(config),
         prepend=words("prepend_delivered_header"),
         frozen_delivered_to=config.bool("frozen_delivered_to"),
         enable_original_recipient=config.bool("enable_original_recipient"),
@@ -120,17 +120,3 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
 
 def _table_file(spec: str) -> str:
     return spec.rpartition(":")[2] if ":/" in spec else ""
-
-
-def _exported(names: list[str], config_directory: str) -> dict[str, str]:
-    found = {"PATH": "/usr/bin:/bin"}
-    for name in names:
-        key, equals, value = name.strip("{} ").partition("=")
-        key = key.strip()
-        if equals:
-            found[key] = value.strip()
-        elif key in os.environ:
-            found[key] = os.environ[key]
-    if "MAIL_CONFIG" in names:
-        found["MAIL_CONFIG"] = config_directory
-    return found
