@@ -17,7 +17,7 @@ import pytest
 
 from estafeta.mail import maildrop
 from estafeta.spool import maildrop as drop
-from support.instance import Client, Instance, running, wait_for
+from support.instance import MASTER_CF, Client, Instance, running, wait_for
 from support.load import Load, check, tags_in
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
@@ -164,6 +164,31 @@ def test_smtp_agent() -> None:
             )
             wait_for(instance.queue_is_empty, 40, "an empty queue")
             check(acknowledged, tags_in(sink.contents), hits.total())
+
+
+def test_pipe() -> None:
+    """Commands that store the message: killed agents run them again, nothing is lost."""
+    me = pwd.getpwnam("daemon" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
+    where = Path("/tmp") / f"estafeta-pipe-{os.getpid()}-{time.time_ns()}"
+    where.mkdir(mode=0o755)
+    (where / "out").mkdir()
+    (where / "out").chmod(0o777)
+    script = where / "store"
+    script.write_text(f"#!/bin/sh\ncat > {where}/out/tmp.$$ && mv {where}/out/tmp.$$ {where}/out/$1.$$\n")
+    script.chmod(0o755)
+    line = f"store unix - n n - 4 pipe flags=Rq user={me.pw_name} argv={script} ${{queue_id}}\n"
+    try:
+        with running(f"{SOON}transport_maps = inline:{{ {{ out.test = store: }} }}\n", MASTER_CF + line) as instance:
+            hits: Counter[str] = Counter()
+            acknowledged = with_loads(
+                [smtp_sender(instance, lambda _: b"x@out.test")] * 2,
+                lambda: hits.update(kill_under_load(instance, ("pipe",), 10, 8)),
+            )
+            wait_for(instance.queue_is_empty, 60, "an empty queue")
+            texts = [path.read_bytes() for path in (where / "out").iterdir() if not path.name.startswith("tmp.")]
+            check(acknowledged, tags_in(texts), hits.total())
+    finally:
+        shutil.rmtree(where)
 
 
 def test_bounce() -> None:
