@@ -5,12 +5,12 @@ Every reply and every log line about the client is compared, conversation by con
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import netns
-from access_cases import LISTENERS, NAMES, TABLE, TALKS, ZONES, Talk
+from access_cases import LISTENERS, NAMES, TABLE, TALKS, ZONES, Talk, policy
+from policy_server import PolicyServer
 
 import peers
 
@@ -52,6 +53,8 @@ strict = reject_unauth_destination, reject_unknown_sender_domain
 smtpd_sender_login_maps = inline:{ { owned@good.test = joe } }
 parent_domain_matches_subdomains =
 notify_classes =
+address_verify_poll_delay = 1s
+transport_maps = inline:{ { bounce.test = error:5.1.1 no such user there }, { defer.test = retry:4.2.1 not today } }
 in_flow_delay = 0
 """
 FILES = {
@@ -92,41 +95,69 @@ def play(network: netns.Network, talk: Talk) -> list[str]:
     return [peers.normal(reply) for reply in replies]
 
 
-Heard = dict[str, list[tuple[list[str], list[str]]]]
+# For each talk: the replies, what smtpd logged, what was asked of the policy server.
+Heard = dict[str, list[tuple[list[str], list[str], list[str]]]]
 
 
 @pytest.fixture(scope="module")
-def heard() -> Iterator[Heard]:
-    """System -> for each talk: its replies, its log lines."""
-    yield run()
+def everything() -> tuple[Heard, dict[str, list[str]]]:
+    """Both systems, one after the other."""
+    return run()
 
 
-def run() -> Heard:
+@pytest.fixture(scope="module")
+def heard(everything: tuple[Heard, dict[str, list[str]]]) -> Heard:
+    """System -> for each talk: its replies, its log lines, its questions to the policy server."""
+    return everything[0]
+
+
+def run() -> tuple[Heard, dict[str, list[str]]]:
     """Both systems, one after the other."""
     base = Path(tempfile.mkdtemp(prefix="access-"))
     base.chmod(0o755)
     found: Heard = {}
+    results: dict[str, list[str]] = {}
     hosts = {"mail": [f"{SERVER}/16"], "client": [f"10.5.1.{n}/16" for n in (10, 11, 12, 13, 14)]}
     systems: list[peers.Peer] = []
     try:
-        with netns.network(hosts, ZONES, ["10.5.0.1/16"]) as network:
+        with contextlib.ExitStack() as stack, netns.network(hosts, ZONES, ["10.5.0.1/16"]) as network:
             for name in peers.NAMES:
                 system = peers.Peer(name, base / name, MAIN_CF, master_cf(), files=FILES, prefix=network.prefix("mail"))
                 systems.append(system)
                 system.start()
+                server = PolicyServer(network.listen("mail", "127.0.0.1", 9998), policy)
+                stack.callback(server.close)
                 found[name] = []
                 for number, talk in enumerate(TALKS, 1):
                     before = len(system.log())
                     replies = play(network, talk)
                     system.wait_log("disconnect from", 20, number)
-                    found[name].append((replies, log_of(system.log()[before:])))
+                    found[name].append((replies, log_of(system.log()[before:]), asked(server)))
+                results[name] = deliveries(system)
                 system.stop()
-            return found
+                server.close()
+            return found, results
     finally:
         for system in systems:
             system.stop()
         if not os.environ.get("KEEP"):
             shutil.rmtree(base, ignore_errors=True)
+
+
+def asked(server: PolicyServer) -> list[str]:
+    """What the policy server was asked since the last time; what differs between two runs is made equal."""
+    requests, server.requests[:] = [*server.requests], []
+    lines = [f"{name}={value}" for request in requests for name, value in request]
+    return [re.sub(r"^(client_port|instance|queue_id)=.+", r"\1=something", line) for line in lines]
+
+
+def deliveries(system: peers.Peer) -> list[str]:
+    """What became of the messages: one line for each recipient, in order of the log, and what is held."""
+    peers.wait_until(lambda: b"!" in system.command("postqueue", "-p").stdout and not re.search(
+        rb"^[0-9A-F]+[* ]", system.command("postqueue", "-p").stdout, re.MULTILINE), 20, "the queue is done")  # fmt: skip
+    found = re.findall(r"(?:discard|local|virtual|smtp|error)\[\d+\]: [0-9A-F]+: (to=.*)", system.log())
+    held = system.command("postqueue", "-p").stdout.count(b"!")
+    return [*sorted(re.sub(r", delays?=[^,]*", "", line) for line in found), f"{held} held"]
 
 
 def log_of(log: str) -> list[str]:
@@ -142,3 +173,11 @@ def test_replies_and_log(heard: Heard, number: int) -> None:
     ours, theirs = heard["estafeta"][number], heard["postfix"][number]
     assert ours[0] == theirs[0]
     assert ours[1] == theirs[1]
+    assert ours[2] == theirs[2]
+
+
+def test_what_became_of_the_mail(everything: tuple[Heard, dict[str, list[str]]]) -> None:
+    """HOLD, DISCARD, FILTER, REDIRECT and BCC have taken effect."""
+    results = everything[1]
+    assert any("orig_to=" in line for line in results["postfix"]), "nothing was redirected"
+    assert results["estafeta"] == results["postfix"]

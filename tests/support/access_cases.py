@@ -163,9 +163,38 @@ LISTENERS = {
     "logins": "smtpd_sender_restrictions=reject_sender_login_mismatch",
     "unauthlogins": "smtpd_sender_restrictions=reject_unauthenticated_sender_login_mismatch",
     "classes": "smtpd_recipient_restrictions=strict,permit",
+    "policy": "smtpd_client_restrictions=check_policy_service,inet:127.0.0.1:9998 "
+    "-o smtpd_recipient_restrictions=check_policy_service,inet:127.0.0.1:9998 "
+    "-o smtpd_data_restrictions=check_policy_service,inet:127.0.0.1:9998 "
+    "-o smtpd_end_of_data_restrictions=check_policy_service,inet:127.0.0.1:9998 "
+    "-o smtpd_policy_service_policy_context=here -o smtpd_policy_service_retry_delay=1",
+    "policyearly": "smtpd_client_restrictions=check_policy_service,inet:127.0.0.1:9998 -o smtpd_delay_reject=no "
+    "-o smtpd_helo_restrictions=check_policy_service,inet:127.0.0.1:9998 "
+    "-o smtpd_sender_restrictions=check_policy_service,inet:127.0.0.1:9998",
+    "unvrcpt": "smtpd_recipient_restrictions=reject_unverified_recipient,reject_unauth_destination -o smtpd_relay_restrictions=",
+    "unvsender": "smtpd_sender_restrictions=reject_unverified_sender",
+    "unvcodes": "smtpd_sender_restrictions=reject_unverified_sender -o unverified_sender_reject_code=550 "
+    "-o unverified_sender_defer_code=451 -o unverified_sender_tempfail_action=defer",
+    "unvreason": "smtpd_sender_restrictions=reject_unverified_sender -o unverified_sender_reject_reason=no.such",
     "early": "smtpd_client_restrictions=check_client_access,texthash:{etc}/early -o smtpd_delay_reject=no "
     "-o smtpd_helo_restrictions=reject_unknown_helo_hostname -o smtpd_sender_restrictions=reject_unknown_sender_domain",
 }
+
+
+
+def policy(request: dict[str, str]) -> str | None:
+    """What the policy server says."""
+    who = request["sender"].partition("@")[0]
+    state = request["protocol_state"]
+    if who == "hangup":
+        return None
+    if who == "eod":
+        return "450 4.7.3 wait at the end" if state == "END-OF-MESSAGE" else "DUNNO"
+    if who == "dip":
+        return "defer_if_permit Service temporarily unavailable" if state == "RCPT" else "dunno"
+    answers = {"reject": "REJECT policy says no", "restriction": "permit_mynetworks, reject", "nonsense": "no_such_thing"}
+    return answers.get(who, "DUNNO")
+
 
 _SENDERS = [line.split()[0] for line in TABLE.splitlines() if "@good.test" in line]
 TALKS = [
@@ -206,6 +235,12 @@ TALKS = [
     Talk("multi", recipients=("a@box.test", "b@box.test")),
     *(Talk(listener, sender=s) for listener in ("logins", "unauthlogins") for s in ("owned@good.test", "free@good.test", "")),
     Talk("classes"), Talk("classes", sender="joe@nonexist.test"), Talk("classes", recipients=("nobody@far.test",)),
+    *(Talk("policy", sender=f"{w}@good.test") for w in ("dunno", "reject", "eod", "restriction", "hangup", "nonsense", "dip")),
+    Talk("policy", recipients=("a@box.test", "b@box.test")), Talk("policy", sender=""), Talk("policyearly"),
+    Talk("policy", sender="a b@good.test"), Talk("policy", recipients=("nobody@far.test",)),
+    *(Talk("unvrcpt", recipients=(a,)) for a in ("u@box.test", "u@bounce.test", "u@defer.test", "u@defer.test", "u@bounce.test")),
+    *(Talk(listener, sender=a) for a in ("u@box.test", "u@bounce.test", "u@defer.test", "")
+      for listener in ("unvsender", "unvcodes", "unvreason")),
     Talk("early"), Talk("early", source="10.5.1.12"), Talk("early", source="10.5.1.13"), Talk("early", helo="nonexist.test"),
     Talk("early", sender="joe@nonexist.test"), Talk("early", sender="joe@fail.test"),
 ]  # fmt: skip

@@ -114,9 +114,11 @@ class PolicyClient:
                 return action, connection
             if connection is not None:
                 connection.writer.close()
-            if not fresh:
-                continue  # the server may have closed an idle connection: that is no failure of its
             tries += 1
+            if not fresh:
+                self.close()  # the server may have closed its idle connections: the next try makes a new one, at once
+                if tries < max(2, settings.try_limit):
+                    continue
             if tries >= settings.try_limit:
                 raise PolicyFailed(f"problem talking to server {self._shown()}: {problem}")
             await asyncio.sleep(settings.retry_delay_s)
@@ -177,7 +179,7 @@ async def _read_action(reader: asyncio.StreamReader) -> str:
         try:
             line = await reader.readuntil(b"\n")
         except asyncio.IncompleteReadError:
-            raise EOFError("server closed the connection") from None
+            raise EOFError("Application error") from None  # what Postfix says when the server hangs up
         except asyncio.LimitOverrunError:
             raise ValueError("reply line too long") from None
         text = line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")

@@ -32,15 +32,15 @@ class RewriteClient:
             return None
         return self._known.get((address, sender))
 
-    async def resolve(self, address: bytes, sender: bytes = b"") -> Route:
-        """The route for ``address`` (internal form); raises ServiceLost."""
-        route = self.known(address, sender)
+    async def resolve(self, address: bytes, sender: bytes = b"", *, verify: bool = False) -> Route:
+        """The route for ``address`` (internal form), with the address_verify_* parameters on ``verify``; raises ServiceLost."""
+        route = None if verify else self.known(address, sender)
         if route is not None:
             return route
-        reply = await self._channel.call(Resolve(address, sender))
+        reply = await self._channel.call(Resolve(address, sender, verify))
         if not isinstance(reply, Route):
             raise ServiceLost("trivial-rewrite: unexpected reply")
-        if not reply.failed:
+        if not reply.failed and not verify:
             if self._clock() >= self._forget_at or len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
                 self._forget_at = self._clock() + MEMORY_S

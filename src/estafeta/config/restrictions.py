@@ -17,6 +17,7 @@ WITH_ARGUMENT = ("check_", "reject_rbl", "reject_rhsbl", "permit_dnswl", "permit
 """Beginnings of the names that an argument follows (but for check_relay_domains)."""
 
 _THERE = """
+reject_unverified_recipient reject_unverified_sender
 check_ccert_access check_client_a_access check_client_access check_client_mx_access check_client_ns_access
 check_etrn_access check_helo_a_access check_helo_access check_helo_mx_access check_helo_ns_access check_policy_service
 check_recipient_a_access check_recipient_access check_recipient_mx_access check_recipient_ns_access
@@ -34,9 +35,7 @@ reject_unauthenticated_sender_login_mismatch reject_unknown_client_hostname reje
 reject_unknown_helo_hostname reject_unknown_recipient_domain reject_unknown_reverse_client_hostname
 reject_unknown_sender_domain reject_unlisted_recipient reject_unlisted_sender
 """
-_PLANNED = """
-reject_unverified_recipient reject_unverified_sender
-"""
+_PLANNED = ""
 THERE = frozenset(_THERE.split())
 PLANNED = frozenset(_PLANNED.split())
 """Known to postconf(5) but not there yet: naming one is allowed, evaluating it is a temporary refusal."""

@@ -28,6 +28,7 @@ class ContentFlag(IntFlag):
     TRACE = 16  # sendmail -bv: report the deliveries, deliver nothing
     VERBOSE_TRACE = 32  # sendmail -v: deliver and report
     POSTMASTER_NOTICE = 64
+    PROBE = 128  # verify(8) asks: results go there, and nowhere else
 
 
 class Recipient(msgspec.Struct, array_like=True):
@@ -284,6 +285,38 @@ class NoticeReply(msgspec.Struct, array_like=True, tag=41):
     queue_id: str = ""
 
 
+# --- verify ------------------------------------------------------------------------------------------------------------
+
+
+class VerifyStatus(IntEnum):
+    """What is known of an address; the numbers are in the cache."""
+
+    OK = 0
+    DEFER = 1
+    BOUNCE = 2
+    TODO = 3  # nothing yet
+
+
+class VerifyQuery(msgspec.Struct, array_like=True, tag=50):
+    """Is mail for ``address`` deliverable? The answer may take ``wait_s`` seconds."""
+
+    address: bytes
+    wait_s: float = 0.0
+
+
+class VerifyReply(msgspec.Struct, array_like=True, tag=51):
+    status: int
+    text: str = ""
+
+
+class VerifyUpdate(msgspec.Struct, array_like=True, tag=52):
+    """What a probe met (no answer)."""
+
+    address: bytes
+    status: int
+    text: str = ""
+
+
 # --- general -----------------------------------------------------------------------------------------------------------
 
 
@@ -299,5 +332,6 @@ class Refused(msgspec.Struct, array_like=True, tag=99):
 
 Message = (
     Enqueue | Chunk | EnqueueReply | Hello | Arrived | QueueCommand | QueueCommandReply | Resolve | Route | Rewrite
-    | Rewritten | DeliverRequest | DeliverReply | Notice | NoticeReply | Retire | Refused
+    | Rewritten | DeliverRequest | DeliverReply | Notice | NoticeReply | VerifyQuery | VerifyReply | VerifyUpdate
+    | Retire | Refused
 )  # fmt: skip

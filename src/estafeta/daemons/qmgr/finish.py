@@ -25,6 +25,8 @@ from estafeta.ipc.messages import (
     NoticeReply,
     Outcome,
     RecipientResult,
+    VerifyStatus,
+    VerifyUpdate,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ async def finish(qmgr: Qmgr, message: Message) -> None:
                       "status=expired, returned to sender")  # fmt: skip
         message.bounced.extend(message.deferred)
         message.deferred = []
+    if envelope.flags & ContentFlag.PROBE:
+        _tell_verify(qmgr, message)
+        qmgr.remove(message)
+        return
     if message.sent and await _notify(qmgr, message, NoticeKind.SUCCESS, message.sent):
         pass  # a success report that cannot be made is not worth a second delivery
     if message.bounced:
@@ -77,6 +83,22 @@ async def finish(qmgr: Qmgr, message: Message) -> None:
     envelope.attempts += 1
     envelope.next_try_at = now + next_delay(envelope.arrived_at, now, settings)
     qmgr.defer(message)
+
+
+_PROBED = {
+    Outcome.SENT: VerifyStatus.OK,
+    Outcome.DEFERRED: VerifyStatus.DEFER,
+    Outcome.BOUNCED: VerifyStatus.BOUNCE,
+}
+
+
+def _tell_verify(qmgr: Qmgr, message: Message) -> None:
+    """A probe has come back. A result that does not get there is found out again by the next probe."""
+    channel = qmgr.context.channel(qmgr.config.get("address_verify_service_name"))
+    for index, result in message.sent:
+        recipient = message.envelope.recipients[index]
+        status = _PROBED[Outcome(result.outcome)]
+        channel.notify(VerifyUpdate(recipient.original or recipient.address, status, result.reason))
 
 
 def _wants_failure(message: Message, index: int) -> bool:

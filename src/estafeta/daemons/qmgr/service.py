@@ -18,7 +18,18 @@ from estafeta.daemons.qmgr.message import Message, Request
 from estafeta.daemons.qmgr.mover import Mover
 from estafeta.daemons.qmgr.settings import read_settings
 from estafeta.ipc.channel import Connection, ServiceLost
-from estafeta.ipc.messages import Arrived, Envelope, Hello, Outcome, Place, QueueCommand, RecipientResult, Refused, Route
+from estafeta.ipc.messages import (
+    Arrived,
+    ContentFlag,
+    Envelope,
+    Hello,
+    Outcome,
+    Place,
+    QueueCommand,
+    RecipientResult,
+    Refused,
+    Route,
+)
 from estafeta.ipc.messages import Message as Frame
 from estafeta.mail import logline
 from estafeta.service.daemon import Daemon
@@ -147,7 +158,7 @@ class Qmgr(Daemon):
             transport, _, nexthop = envelope.content_filter.partition(":")
             self._submit_filtered(message, left, transport, nexthop)
             return
-        if len(left) == 1:
+        if len(left) == 1 and not envelope.flags & ContentFlag.PROBE:
             route = self.rewrite.known(envelope.recipients[left[0]].address, envelope.sender)
             if route is not None:
                 self._submit(message, [(left[0], route)])
@@ -168,9 +179,10 @@ class Qmgr(Daemon):
         routed: list[tuple[int, Route]] = []
         failed: list[int] = []
         envelope = message.envelope
+        verify = bool(envelope.flags & ContentFlag.PROBE)
         for index in left:
             try:
-                route = await self.rewrite.resolve(envelope.recipients[index].address, envelope.sender)
+                route = await self.rewrite.resolve(envelope.recipients[index].address, envelope.sender, verify=verify)
             except ServiceLost as error:
                 self.log.warning(f"{envelope.queue_id}: address resolver: {error}")
                 failed.append(index)

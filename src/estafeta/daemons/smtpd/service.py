@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from estafeta.clients.rewrite import RewriteClient
+from estafeta.clients.verify import VerifyClient
 from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
@@ -57,7 +58,8 @@ class Smtpd(Daemon):
         for name, severity, text in restriction_problems(config):
             if severity == "fatal":
                 raise config.error(name, text)
-        self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver)
+        verify = VerifyClient(self.context.channel(config.get("address_verify_service_name")))
+        self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver, verify)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
         self._local_clients = self._local_header_clients()

@@ -25,13 +25,13 @@ async def helo_command(session: Session, command: Command) -> None:
     session.drop_transaction()
     before = session.helo
     session.helo = session.facts.helo = name
-    session.facts.esmtp = verb == b"EHLO"
     if not settings.delay_reject and session.refused is None:
         refused = await session.check("helo", verb.decode())
         if refused is not None:
             session.helo = session.facts.helo = before
             session.failed(verb, refused.reply)
             return
+    session.facts.esmtp = verb == b"EHLO"
     session.protocol = "ESMTP" if session.facts.esmtp else "SMTP"
     hostname = settings.myhostname.encode()
     if verb == b"HELO":

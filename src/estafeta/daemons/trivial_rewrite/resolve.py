@@ -35,7 +35,11 @@ class TransportRule:
 
 
 class Resolver:
-    """One set of routing rules: ordinary mail, or the address_verify_* variant."""
+    """One set of routing rules: ordinary mail, or the variant for probes: $address_verify_transport_maps,
+    $address_verify_local_transport, $address_verify_virtual_transport, $address_verify_relay_transport,
+    $address_verify_default_transport, $address_verify_relayhost, $address_verify_sender_dependent_relayhost_maps,
+    $address_verify_sender_dependent_default_transport_maps.
+    """
 
     def __init__(self, config: Config, options: OpenOptions, *, own_addresses: frozenset[str], verify: bool = False):
         def parameter(name: str) -> str:

@@ -67,14 +67,12 @@ class TableActions:
 
     def _hold(self, scene: Scene, source: str, text: str) -> Result:
         self._noted(scene, "hold", text or "triggers HOLD action")
-        if not scene.soft:
-            scene.facts.act().hold = True
+        scene.facts.act().hold = True
         return None
 
     def _discard(self, scene: Scene, source: str, text: str) -> Result:
         self._noted(scene, "discard", text or "triggers DISCARD action")
-        if not scene.soft:
-            scene.facts.act().discard = True
+        scene.facts.act().discard = True
         return None
 
     def _filter(self, scene: Scene, source: str, text: str) -> Result:
@@ -84,8 +82,7 @@ class TableActions:
             self._tools.warn(f"access table {source} entry \"{scene.name}\" requires transport:destination")
             return None
         self._noted(scene, "filter", f"triggers FILTER {text}")
-        if not scene.soft:
-            scene.facts.act().filter = text
+        scene.facts.act().filter = text
         return None
 
     def _redirect(self, scene: Scene, source: str, text: str) -> Result:
@@ -93,8 +90,7 @@ class TableActions:
             self._tools.warn(f"access table {source} entry \"{scene.name}\" requires user@domain target")
             return None
         self._noted(scene, "redirect", f"triggers REDIRECT {text}")
-        if not scene.soft:
-            scene.facts.act().redirect = text
+        scene.facts.act().redirect = text
         return None
 
     def _bcc(self, scene: Scene, source: str, text: str) -> Result:
@@ -102,8 +98,7 @@ class TableActions:
             self._tools.warn(f"access table {source} entry \"{scene.name}\" requires BCC user@domain")
             return None
         self._noted(scene, "bcc", f"triggers BCC {text}")
-        if not scene.soft:
-            scene.facts.act().bcc.append(text)
+        scene.facts.act().bcc.append(text)
         return None
 
     def _prepend(self, scene: Scene, source: str, text: str) -> Result:
@@ -114,8 +109,7 @@ class TableActions:
         if not colon or not name.strip() or not all("!" <= c <= "~" for c in name.rstrip()):
             self._tools.warn(f'access table {source} entry "{scene.name}" requires header: text')
             return None
-        if not scene.soft:
-            scene.facts.act().prepend.append(text)
+        scene.facts.act().prepend.append(text)
         return None
 
     def _warn(self, scene: Scene, source: str, text: str) -> Result:

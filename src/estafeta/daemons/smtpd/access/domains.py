@@ -1,7 +1,8 @@
 """Restrictions that ask DNS whether a name can get mail: HELO names, sender and recipient domains.
 
 Source: postconf(5) reject_unknown_helo_hostname, reject_unknown_sender_domain, reject_unknown_recipient_domain, RFC 7505.
-Invariant: a name server that does not answer leads to unknown_*_tempfail_action, never to a permanent refusal.
+Invariant: a name server that does not answer leads to unknown_*_tempfail_action ($reject_tempfail_action), never to a
+permanent refusal.
 """
 
 from __future__ import annotations

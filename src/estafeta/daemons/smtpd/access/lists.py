@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from estafeta.clients.rewrite import RewriteClient
+from estafeta.clients.verify import VerifyClient
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
 from estafeta.config.restrictions import PLANNED, STAGES, WITH_ARGUMENT
@@ -27,6 +28,7 @@ from estafeta.daemons.smtpd.access.servers import ServerChecks
 from estafeta.daemons.smtpd.access.table import TableChecks
 from estafeta.daemons.smtpd.access.tools import Tools
 from estafeta.daemons.smtpd.access.verdict import CONFIGURATION_ERROR, PERMIT, Check, Facts, Result, Scene, Verdict, scene_for
+from estafeta.daemons.smtpd.access.verified import Verified
 from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import ServiceLost
 from estafeta.tables.table import LookupFailed, OpenOptions
@@ -64,6 +66,7 @@ class Access:
         rewrite: RewriteClient,
         warn: Callable[[str], None],
         resolver: Resolver | None = None,
+        verify: VerifyClient | None = None,
     ) -> None:
         self._warn = warn
         self._tools = tools = Tools(config, options, rewrite, warn, resolver, self._run_words)
@@ -79,6 +82,7 @@ class Access:
             **self._relaying.checks,
             **Owners(tools).checks,
             **Domains(tools).checks,
+            **Verified(tools, verify).checks,
         }
         self._makers: dict[str, Maker] = {
             **tables.makers,
