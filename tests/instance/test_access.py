@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import netns
 
 import peers
-from instance import MASTER_CF, Instance, Client, wait_for
+from instance import MASTER_CF, Client, Instance, wait_for
 
 MASTER = MASTER_CF + "verify unix - - y - 1 verify\n"
 SETTINGS = """\
