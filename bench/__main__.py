@@ -17,6 +17,7 @@ from pathlib import Path
 from bench.extras import idle_memory, idle_sessions, latency, postmap_million, start_and_commands
 from bench.measure import Rate, load
 from bench.mta import Mta
+from bench.variants import checks, patterns, plain
 
 # name: (recipient, size, messages, kept connections, sessions, sources)
 LOADS = {
@@ -33,7 +34,13 @@ LOADS = {
     "sink 5 MB": ("x@sink.bench", 5242880, 40, True, 5, 1),
     "maildir 5 MB": ("x@box.bench", 5242880, 40, True, 5, 1),
     "discard 1000 sessions": ("x@discard.bench", 4096, 6000, True, 1000, 10),
+    "200 patterns kept": ("x@discard.bench", 4096, 4000, True, 20, 1),
+    "200 patterns one": ("x@discard.bench", 4096, 3000, False, 20, 1),
+    "checks kept": ("x@discard.bench", 4096, 4000, True, 20, 1),
+    "checks one": ("x@discard.bench", 4096, 3000, False, 20, 1),
 }
+VARIANTS = {"200 patterns": patterns, "checks": checks}
+"""Scenarios with a configuration of their own, by the beginning of their names; all others share one."""
 EXTRAS = ("latency", "memory", "idle", "postmap", "commands")
 
 
@@ -49,17 +56,15 @@ def main() -> None:
     base.chmod(0o755)
     sink_port = 25990
     sink = subprocess.Popen(["smtp-sink", "-u", "nobody", f"127.0.0.1:{sink_port}", "4096"], stdout=subprocess.DEVNULL)
-    both = [
-        Mta("postfix", base, 25901, sink_port, process_limit=1100),
-        Mta("estafeta", base, 25902, sink_port, process_limit=1100),
-    ]
+    names = [name for name in (*LOADS, *EXTRAS) if wanted(name, options.scenario)]
+    print(f"{'scenario':24} {'postfix/s':>10} {'estafeta/s':>11} {'ratio':>6} {'cpu us':>8} {'cpu us':>8} {'cpu %':>6}", flush=True)
     try:
-        for mta in both:
-            mta.start()
-        run(both, options.rounds, options.quick, options.scenario)
+        for variant, make in ((None, plain), *VARIANTS.items()):
+            mine = [name for name in names if variant == next((v for v in VARIANTS if name.startswith(v)), None)]
+            if mine:
+                with make(base / (variant or "plain").replace(" ", ""), sink_port) as both:
+                    run(both, options.rounds, options.quick, mine)
     finally:
-        for mta in both:
-            mta.stop()
         sink.terminate()
         sink.wait()
         shutil.rmtree(base)
@@ -69,10 +74,9 @@ def wanted(name: str, words: list[str]) -> bool:
     return not words or any(word in name for word in words)
 
 
-def run(both: list[Mta], rounds: int, quick: bool, words: list[str]) -> None:
-    print(f"{'scenario':24} {'postfix/s':>10} {'estafeta/s':>11} {'ratio':>6} {'cpu us':>8} {'cpu us':>8} {'cpu %':>6}", flush=True)
+def run(both: list[Mta], rounds: int, quick: bool, names: list[str]) -> None:
     for name, (recipient, size, messages, kept, sessions, sources) in LOADS.items():
-        if not wanted(name, words):
+        if name not in names:
             continue
         if quick:
             messages = max(sessions * 2, messages // 3)
@@ -96,7 +100,7 @@ def run(both: list[Mta], rounds: int, quick: bool, words: list[str]) -> None:
         "commands": start_and_commands,
     }  # fmt: skip
     for name in EXTRAS:
-        if wanted(name, words):
+        if name in names:
             extras[name](both)
 
 

@@ -33,7 +33,7 @@ def load(mta: Mta, recipient: str, *, messages: int, size: int, kept: bool, sess
     cpu = mta.cpu_seconds()
     each = messages // sources
     command = ["smtp-source", *(["-d"] if kept else []), "-s", str(sessions // sources), "-m", str(each), "-l", str(size),
-               "-f", "load@bench.example", "-t", recipient, f"127.0.0.1:{mta.port}"]  # fmt: skip
+               "-M", "client.bench", "-f", "load@bench.example", "-t", recipient, f"127.0.0.1:{mta.port}"]  # fmt: skip
     begun = time.monotonic()
     running = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(sources)]
     position = sent = 0

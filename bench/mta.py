@@ -75,9 +75,11 @@ postlog unix-dgram n - n - 1 postlogd
 class Mta:
     """One of the two. ``name`` is postfix or estafeta."""
 
-    def __init__(self, name: str, base: Path, port: int, sink_port: int, *, process_limit: int = 100, extra: str = "") -> None:
+    def __init__(self, name: str, base: Path, port: int, sink_port: int, *, process_limit: int = 100, extra: str = "",
+                 files: dict[str, str] | None = None, resolver: Path | None = None) -> None:  # fmt: skip
         self.name = name
         self.port = port
+        self.resolver = resolver  # another /etc/resolv.conf, for this system only
         self.top = base / name
         self.etc = self.top / "etc"
         self.log = self.top / "log"
@@ -87,13 +89,18 @@ class Mta:
         shutil.chown(self.top / "data", "postfix")
         os.chown(self.top / "mail", 65534, 65534)
         own = "command_directory = /usr/sbin\ndaemon_directory = /usr/lib/postfix/sbin" if name == "postfix" else ""
-        values = {"top": self.top, "sink_port": sink_port, "name": name, "directories": own, "extra": extra,
-                  "process_limit": process_limit}  # fmt: skip
+        values = {"top": self.top, "sink_port": sink_port, "name": name, "directories": own, "process_limit": process_limit,
+                  "extra": extra.replace("{etc}", str(self.etc))}  # fmt: skip
         (self.etc / "main.cf").write_text(MAIN_CF.format(**values))
         (self.etc / "master.cf").write_text(MASTER_CF.format(port=port))
+        for file, text in (files or {}).items():
+            (self.etc / file).write_text(text)
 
     def _postfix(self, verb: str) -> None:
         program = ["/usr/sbin/postfix"] if self.name == "postfix" else [sys.executable, "-m", "estafeta.commands.postfix"]
+        if self.resolver is not None:
+            inside = f'mount --bind {self.resolver} /etc/resolv.conf && exec "$@"'
+            program = ["unshare", "-m", "--propagation", "private", "sh", "-c", inside, "sh", *program]
         environment = {**os.environ, "MAIL_CONFIG": str(self.etc)}
         result = subprocess.run([*program, "-c", str(self.etc), verb], env=environment, capture_output=True, text=True, check=False, timeout=60)
         if result.returncode:
