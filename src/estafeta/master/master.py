@@ -26,6 +26,7 @@ from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
 from estafeta.master.preload import preload
+from estafeta.master.renewal import CHECK_S, Renewal
 from estafeta.master.verify import verify_configuration
 from estafeta.service.daemon import Daemon
 from estafeta.service.worker import WORKER_SIGNALS, Worker, WorkerSpec, exit_now, reset_after_fork
@@ -64,6 +65,7 @@ class Running:
     status_fds: dict[int, int] = field(default_factory=dict)  # pid -> status pipe
     next_wakeup: float = 0.0
     retired: set[int] = field(default_factory=set)  # pids of workers told to drain
+    renewal: Renewal | None = None  # certificate files that may be renewed
     wanted_at: float = 0.0  # start one at this time although nobody asks (a service that stays)
 
 
@@ -79,6 +81,7 @@ class Master:
         self._workers: dict[int, Running] = {}
         self._signals: list[int] = []
         self._stopping = False
+        self._renewal_at = 0.0
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._life_read, self._life_write = os.pipe2(os.O_CLOEXEC)
         self._close_in_child: list[int] = []
@@ -119,6 +122,8 @@ class Master:
         now = time.monotonic()
         readers: dict[int, Callable[[], None]] = {self._wake_read: self._drain_wake}
         deadline = now + 60.0
+        if any(entry.renewal is not None for entry in self.running.values()):
+            deadline = min(deadline, self._renew(now))
         for entry in self.running.values():
             for pid, descriptor in entry.status_fds.items():
                 readers[descriptor] = lambda entry=entry, pid=pid: self._read_status(entry, pid)  # type: ignore[misc]
@@ -134,6 +139,20 @@ class Master:
         for descriptor, _ in poller.poll(max(0.0, deadline - time.monotonic()) * 1000 + 1):
             readers[descriptor]()
         self._handle_signals()
+
+    def _renew(self, now: float) -> float:
+        """Replace the workers whose certificates were renewed; when to look again."""
+        if now >= self._renewal_at:
+            self._renewal_at = now + CHECK_S
+            for entry in self.running.values():
+                if entry.renewal is not None and entry.renewal.due(self.log.warning):
+                    self.log.info(f"{entry.service.name}/{entry.service.type}: certificate files have changed: new workers")
+                    for pid in entry.slots:
+                        _kill(pid, signal.SIGHUP)
+                    entry.retired.update(entry.slots)
+                    entry.state.available.clear()
+                    entry.state.busy.clear()
+        return self._renewal_at
 
     def _tick(self, entry: Running, now: float) -> float:
         """Do what is due for a service; the time when it wants to be looked at again."""
@@ -386,6 +405,9 @@ class Master:
             state = ServiceState(workers_for(maxproc, self.cores, daemon_class.max_workers), maxproc)
             old = self.running.get(key)
             entry = Running(service, daemon_class, service_config, state, opened.get(key, old.listeners if old else []))
+            renewal = Renewal(service.command.rpartition("/")[2], service_config)
+            if renewal.watches:
+                entry.renewal = renewal
             if service.wakeup_s > 0:
                 entry.next_wakeup = now
             if daemon_class.stays:
