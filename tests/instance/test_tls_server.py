@@ -204,6 +204,8 @@ def test_a_key_that_is_not_there_costs_tls_alone(settings: str) -> None:
             assert client.ask(b"STARTTLS") == b"454 4.7.0 TLS not available due to local problem\r\n"
             message(client)
         instance.wait_log('cannot get RSA private key from file "/nonexistent/key": No such file or directory')
+        checked = instance.command("postfix", "check")
+        assert 'TLS is not available: cannot get RSA private key from file "/nonexistent/key"' in checked.stderr
 
 
 def test_openssl_reconnects_with_its_session(settings: str) -> None:

@@ -149,11 +149,12 @@ def _check(config: Config, *, warnings: bool = True) -> int:
     from estafeta.config.programs import KNOWN_PROGRAMS
     from estafeta.config.settings_check import check_configuration
     from estafeta.tables.availability import table_problems
+    from estafeta.tls.check import tls_problems
 
     problems = check_configuration(config.directory, KNOWN_PROGRAMS)
     fatal = any(problem.severity == "fatal" for problem in problems)
     if not fatal:
-        problems += table_problems(config)
+        problems += table_problems(config) + tls_problems(config)
     for problem in problems:
         if warnings or problem.severity == "fatal":
             sys.stderr.write(f"postfix: {problem}\n")

@@ -11,6 +11,7 @@ from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.config.settings_check import check_configuration
 from estafeta.system.log import Log
 from estafeta.tables.availability import table_problems
+from estafeta.tls.check import tls_problems
 
 
 def verify_configuration(directory: str, log: Log) -> None:
@@ -19,5 +20,6 @@ def verify_configuration(directory: str, log: Log) -> None:
     for problem in problems:
         if problem.severity == "fatal":
             raise ConfigError(problem.text, problem.path or None, problem.line or None)
-    for problem in (*problems, *table_problems(load_config(directory))):
+    config = load_config(directory)
+    for problem in (*problems, *table_problems(config), *tls_problems(config)):
         log.warning(str(problem).removeprefix("warning: "))
