@@ -317,6 +317,29 @@ class VerifyUpdate(msgspec.Struct, array_like=True, tag=52):
     text: str = ""
 
 
+# --- anvil -------------------------------------------------------------------------------------------------------------
+
+
+class AnvilEvent(msgspec.Struct, array_like=True, tag=60):
+    """A client (``service:address``) did something: connect, message, recipient, auth or newtls."""
+
+    kind: str
+    client: str
+
+
+class AnvilReply(msgspec.Struct, array_like=True, tag=61):
+    """Its open connections, and how often it did this in the present time unit."""
+
+    count: int
+    rate: int
+
+
+class AnvilDisconnect(msgspec.Struct, array_like=True, tag=62):
+    """One of its connections has ended (no answer)."""
+
+    client: str
+
+
 # --- general -----------------------------------------------------------------------------------------------------------
 
 
@@ -333,5 +356,6 @@ class Refused(msgspec.Struct, array_like=True, tag=99):
 Message = (
     Enqueue | Chunk | EnqueueReply | Hello | Arrived | QueueCommand | QueueCommandReply | Resolve | Route | Rewrite
     | Rewritten | DeliverRequest | DeliverReply | Notice | NoticeReply | VerifyQuery | VerifyReply | VerifyUpdate
+    | AnvilEvent | AnvilReply | AnvilDisconnect
     | Retire | Refused
 )  # fmt: skip

@@ -118,6 +118,11 @@ async def mail_command(session: Session, command: Command) -> None:
     if settings.helo_required and not session.helo:
         session.failed(b"MAIL", b"503 5.5.1 Error: send HELO/EHLO first")
         return
+    if session.is_limited:
+        refusal = await session.service.limits.exceeded(session, "message")
+        if refusal is not None:
+            session.failed(b"MAIL", refusal)
+            return
     try:
         parsed = _path(session, command, b"FROM")
     except AddressError:
@@ -225,6 +230,11 @@ async def rcpt_command(session: Session, command: Command) -> None:
     settings = service.settings
     transaction = session.transaction
     assert transaction is not None
+    if session.is_limited:
+        refusal = await service.limits.exceeded(session, "recipient")
+        if refusal is not None:
+            session.failed(b"RCPT", refusal)
+            return
     if len(transaction.recipients) >= settings.recipient_limit:
         transaction.overshoot += 1
         reply = b"452 4.5.3 Error: too many recipients"

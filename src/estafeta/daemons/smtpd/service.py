@@ -13,6 +13,7 @@ from estafeta.clients.verify import VerifyClient
 from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
+from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
 from estafeta.dns.client_name import ClientName, NameStatus, find_client_name
@@ -62,6 +63,7 @@ class Smtpd(Daemon):
         self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver, verify)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
+        self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
         self._local_clients = self._local_header_clients()
         self.fast_flush_domains = DomainList(
             config.get("fast_flush_domains"), self._options, "fast_flush_domains",
@@ -75,6 +77,9 @@ class Smtpd(Daemon):
             flags &= ~CleanupFlag.FILTER
         self.cleanup_flags = int(flags)
         self._min_free = config.size("queue_minfree")
+
+    def _anvil(self) -> Channel | None:
+        return self.context.channel("anvil") if self.context.has_service("anvil") else None
 
     def _local_header_clients(self) -> AddressList | None:
         words = self.config.words("local_header_rewrite_clients")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands, starttls
 from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict, logged
+from estafeta.daemons.smtpd.statistics import statistics
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
 from estafeta.mail.text import to_text
@@ -43,6 +44,8 @@ class Session(Wire):
         "errors",
         "facts",
         "helo",
+        "is_counted",
+        "is_limited",
         "local_client",
         "machine",
         "must_start_tls",
@@ -73,6 +76,7 @@ class Session(Wire):
         self.helo = ""
         self.protocol = "SMTP"
         self.local_client = False
+        self.is_limited = self.is_counted = False  # limits.py: do they hold for this client, does anvil know of it
         self.tls: Summary | None = None
         self.must_start_tls = service.settings.tls.enforced
         self.transaction: Transaction | None = None
@@ -100,6 +104,11 @@ class Session(Wire):
                 self.warning(client.warning)
         self.where = f"{facts.client_name}[{facts.client_address}]"
         self.info(f"connect from {self.where}")
+        refusal = await service.limits.connected(self)
+        if refusal is not None:
+            self.reply_now(refusal)
+            self.close()
+            return
         if service.settings.tls.wrapper and not await starttls.secure(self):
             return
         self.local_client = await service.is_local_client(facts.client_address)
@@ -116,23 +125,12 @@ class Session(Wire):
             return
         self.shut()
         self.drop_transaction()
+        if self.is_counted:
+            self.service.limits.disconnected(self)
         if reason:
             self.info(f"{reason} from {self.where}")
-        self.info(f"disconnect from {self.where}{self._statistics()}")
+        self.info(f"disconnect from {self.where}{statistics(self.counts)}")
         self.service.ended(self)
-
-    def _statistics(self) -> str:
-        counts = self.counts
-        total = good_total = 0
-        text = ""
-        for verb in _STATISTICS:
-            tried = counts[verb]
-            if tried:
-                good = counts[verb + "/ok"]
-                total += tried
-                good_total += good
-                text += f" {verb}={good}" if good == tried else f" {verb}={good}/{tried}"
-        return f"{text} commands={good_total}" if total == good_total else f"{text} commands={good_total}/{total}"
 
     # -- log ----------------------------------------------------------------------------------------------------------
 
@@ -439,9 +437,6 @@ def _is_utf8(line: bytes) -> bool:
     return True
 
 
-_STATISTICS = ("helo", "ehlo", "xclient", "xforward", "starttls", "auth", "mail", "rcpt", "data", "bdat", "rset", "noop",
-               "vrfy", "etrn",
-               "quit", "unknown")  # fmt: skip
 _WITHOUT_TLS = frozenset((b"HELO", b"EHLO", b"STARTTLS", b"NOOP", b"QUIT", b"XCLIENT", b"XFORWARD"))
 _LAST_OF_GROUP = frozenset((b"HELO", b"EHLO", b"DATA", b"NOOP", b"VRFY"))
 _JUNK = frozenset((b"HELO", b"EHLO", b"RSET", b"NOOP", b"VRFY", b"ETRN"))  # commands that get no mail anywhere
