@@ -162,7 +162,10 @@ class Slapd(Server):
         )
         ldif = top / "entries.ldif"
         ldif.write_text(entries)
-        subprocess.run(["slapadd", "-q", "-f", str(config), "-l", str(ldif)], check=True, capture_output=True, timeout=30)
+        done = subprocess.run(
+            ["slapadd", "-q", "-f", str(config), "-l", str(ldif)], check=False, capture_output=True, text=True, timeout=30
+        )
+        assert done.returncode == 0, done.stderr
         self.port = free_port()
         self.socket = top / "ldapi"
         urls = f"ldap://127.0.0.1:{self.port}/ ldapi://{str(self.socket).replace('/', '%2F')}/"

@@ -16,7 +16,7 @@ _PATTERNS = frozenset({"regexp", "pcre", "cidr"})
 _SIMPLE = frozenset({"static", "inline", "fail", "environ", "unix"})
 _COMPOUND = frozenset({"pipemap", "unionmap", "randmap"})
 _EXTERNAL = frozenset({"sqlite", "mysql", "pgsql", "memcache", "socketmap", "tcp", "ldap"})
-_TYPES = _EXTERNAL | INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy"}
+_TYPES = _EXTERNAL | INDEXED | _PATTERNS | _SIMPLE | _COMPOUND | {"texthash", "proxy", "nis"}
 
 
 def table_types() -> list[str]:
@@ -105,9 +105,9 @@ def _open(spec: str, options: OpenOptions) -> Table:
     if kind in _EXTERNAL:
         return _open_external(kind, name, options)
     if kind == "nis":
-        from estafeta.tables.nis import EmptyNisTable
+        from estafeta.tables.nis import open_nis
 
-        return EmptyNisTable(name, options)
+        return open_nis(name, options)
     if kind in _COMPOUND:
         from estafeta.tables import compound
 

@@ -191,7 +191,7 @@ def _row(body: bytes) -> list[str | None]:
             (length,) = struct.unpack_from(">i", body, at)
             at += 4
             if length < 0:
-                row.append(None)
+                row.append("")  # libpq shows NULL so
                 continue
             row.append(body[at : at + length].decode("utf-8", "surrogateescape"))
             at += length

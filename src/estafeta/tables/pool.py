@@ -95,6 +95,7 @@ class Pool(Generic[Q, R]):
         self._free = size
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._last_reason = ""
 
     async def ask(self, request: Q) -> R:
         """The answer of a server; raises LookupFailed."""
@@ -176,7 +177,7 @@ class Pool(Generic[Q, R]):
                 reason = f"{state.server}: {_words(error)}"
                 self._failed(state, reason)
         if not reason:
-            reason = "no server can be asked now: all of them failed a moment ago"
+            reason = f"no server is asked now, all have failed a moment ago; {self._last_reason}"
         raise LookupFailed(self.name, reason)
 
     def _order(self) -> list[_State]:
@@ -219,6 +220,7 @@ class Pool(Generic[Q, R]):
     def _failed(self, state: _State, reason: str) -> None:
         state.down_until = self._now() + min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**state.failures)
         state.failures = min(state.failures + 1, 10)
+        self._last_reason = reason
         self._warn(f"table {self.name}: {reason}")
 
     def _drop_idle(self, state: _State) -> None:
