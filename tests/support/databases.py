@@ -93,7 +93,7 @@ class MariaDb(Server):
             top,
             ["mariadbd", "--no-defaults", "--user=root", f"--datadir={top}/data", f"--socket={self.socket}",
              f"--port={self.port}", "--bind-address=127.0.0.1", f"--pid-file={top}/pid", "--innodb-buffer-pool-size=16M",
-             "--innodb-flush-log-at-trx-commit=0", "--skip-name-resolve", "--character-set-server=utf8mb4"],
+             "--skip-name-resolve", "--character-set-server=utf8mb4"],
             lambda: _accepts(self.socket) and _accepts(self.port),
         )  # fmt: skip
 

@@ -72,8 +72,8 @@ def test_parse_map_list() -> None:
 
 def test_types() -> None:
     assert {"hash", "lmdb", "regexp", "pcre", "cidr", "unix"} <= set(table_types())
-    with pytest.raises(TableError, match="unsupported dictionary type: ldap"):
-        open_table("ldap:/x")
+    with pytest.raises(TableError, match="unsupported dictionary type: nisplus"):
+        open_table("nisplus:x")
     with pytest.raises(TableError, match='expecting "type:name" form instead of "x"'):
         open_table("x")
 
