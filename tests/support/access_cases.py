@@ -176,6 +176,12 @@ LISTENERS = {
     "unvcodes": "smtpd_sender_restrictions=reject_unverified_sender -o unverified_sender_reject_code=550 "
     "-o unverified_sender_defer_code=451 -o unverified_sender_tempfail_action=defer",
     "unvreason": "smtpd_sender_restrictions=reject_unverified_sender -o unverified_sender_reject_reason=no.such",
+    "footer": r"smtpd_sender_restrictions=check_sender_access texthash:{etc}/table -o smtpd_reject_footer=call:$client_address",
+    "footerc": r"smtpd_sender_restrictions=check_sender_access texthash:{etc}/table "
+    r"-o smtpd_reject_footer=\c.call:$server_name\nand(${client_address})",
+    "footermap": "smtpd_sender_restrictions=check_sender_access texthash:{etc}/table -o smtpd_reject_footer=no "
+    "-o smtpd_reject_footer_maps=static:mapped.$client_address",
+    "footerbad": "smtpd_sender_restrictions=check_sender_access texthash:{etc}/table -o smtpd_reject_footer=the.$no_such_name",
     "early": "smtpd_client_restrictions=check_client_access,texthash:{etc}/early -o smtpd_delay_reject=no "
     "-o smtpd_helo_restrictions=reject_unknown_helo_hostname -o smtpd_sender_restrictions=reject_unknown_sender_domain",
 }
@@ -241,6 +247,8 @@ TALKS = [
     *(Talk("unvrcpt", recipients=(a,)) for a in ("u@box.test", "u@bounce.test", "u@defer.test", "u@defer.test", "u@bounce.test")),
     *(Talk(listener, sender=a) for a in ("u@box.test", "u@bounce.test", "u@defer.test", "")
       for listener in ("unvsender", "unvcodes", "unvreason")),
+    *(Talk(listener, sender=f"{w}@good.test") for listener in ("footer", "footerc", "footermap", "footerbad")
+      for w in ("reject", "rejdsn", "quit421", "ok", "hold")),
     Talk("early"), Talk("early", source="10.5.1.12"), Talk("early", source="10.5.1.13"), Talk("early", helo="nonexist.test"),
     Talk("early", sender="joe@nonexist.test"), Talk("early", sender="joe@fail.test"),
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from estafeta.clients.verify import VerifyClient
 from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
+from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
@@ -63,6 +64,8 @@ class Smtpd(Daemon):
         self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver, verify)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
+        footer = Footer(config, self._options, self.log.warning)
+        self.footer = footer if footer else None
         self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
         self._local_clients = self._local_header_clients()
         self.fast_flush_domains = DomainList(

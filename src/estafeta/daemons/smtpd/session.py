@@ -132,6 +132,13 @@ class Session(Wire):
         self.info(f"disconnect from {self.where}{statistics(self.counts)}")
         self.service.ended(self)
 
+    def reply(self, line: bytes) -> None:
+        """Queue one reply (without line end); a refusal gets smtpd_reject_footer."""
+        footer = self.service.footer
+        if footer is not None and line[:1] in b"45":
+            line = footer.added(line, self.facts.client_address, self.port)
+        super().reply(line)
+
     # -- log ----------------------------------------------------------------------------------------------------------
 
     def info(self, text: str) -> None:
