@@ -83,7 +83,10 @@ def tls_context(
 ) -> ssl.SSLContext:
     """How to speak TLS; files are read now. Raises TableError."""
     try:
-        context = ssl.create_default_context(cafile=ca_file or None, capath=ca_path or None)
+        if verify:
+            context = ssl.create_default_context(cafile=ca_file or None, capath=ca_path or None)
+        else:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         if cert:
             context.load_cert_chain(cert, key or None)
     except (OSError, ssl.SSLError) as error:
