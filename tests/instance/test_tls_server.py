@@ -178,7 +178,7 @@ def test_client_certificates(settings: str, authority: Authority) -> None:
                 client.ask(b"EHLO x")
                 client.ask(b"STARTTLS")
                 client.secure(client_context(pair=certificate))
-                assert client.reply() == f"421 4.7.1 mail.test.example Error: {words}\r\n".encode()
+                assert client.ask(b"EHLO x") == f"421 4.7.1 mail.test.example Error: {words}\r\n".encode()
                 assert client.reply() == b""
             instance.wait_log(rf"NOQUEUE: abort: TLS from \S+: {words}")
         assert not instance.unexpected()

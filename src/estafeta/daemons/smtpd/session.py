@@ -41,6 +41,7 @@ class Session(Wire):
         "bdat_error",
         "counts",
         "deadline",
+        "doomed",
         "errors",
         "facts",
         "helo",
@@ -79,6 +80,7 @@ class Session(Wire):
         self.is_limited = self.is_counted = False  # limits.py: do they hold for this client, does anvil know of it
         self.tls: Summary | None = None
         self.must_start_tls = service.settings.tls.enforced
+        self.doomed = ""  # what is wrong with the client's certificate: said in answer to the next command
         self.transaction: Transaction | None = None
         self.refused: Verdict | None = None  # smtpd_delay_reject = no: what the greeting was refused with
         self.counts: Counter[str] = Counter()
@@ -297,6 +299,9 @@ class Session(Wire):
             return
         if self.refused is not None and verb != b"QUIT":
             self._failed(name, f"503 5.7.0 Error: access denied for {self.where}".encode())
+            return
+        if self.must_start_tls and self.doomed:
+            starttls.end_doomed(self)
             return
         if self.must_start_tls and verb not in _WITHOUT_TLS:
             self._failed(name, b"530 5.7.0 Must issue a STARTTLS command first")

@@ -81,7 +81,9 @@ async def secure(session: Session) -> bool:
     session.tls = summary = summarize(link, server_side=True, digest=tls.digest)
     _tell(session, summary)
     _note(session, summary)
-    return not tls.require_certificate or _certificate_will_do(session, summary)
+    if tls.require_certificate:
+        _look_at_certificate(session, summary)
+    return True
 
 
 def _failed(session: Session, failure: str) -> None:
@@ -118,16 +120,19 @@ def _note(session: Session, summary: Summary) -> None:
         facts.ccert_pubkey_fingerprint = certificate.pubkey_fingerprint
 
 
-def _certificate_will_do(session: Session, summary: Summary) -> bool:
-    if summary.trusted:
-        return True
-    what = "No client certificate presented" if summary.certificate is None else "Client certificate not trusted"
-    session.info(f"NOQUEUE: abort: TLS from {session.where}: {what}")
-    session.reply_now(f"421 4.7.1 {session.service.settings.myhostname} Error: {what}".encode())
-    session.counts["starttls"] += session.service.settings.tls.wrapper
-    session.counts["starttls/ok"] += 1
+def _look_at_certificate(session: Session, summary: Summary) -> None:
+    """smtpd_tls_req_ccert: without a good certificate the next command gets 421, whatever it is."""
+    if not summary.trusted:
+        missing = summary.certificate is None
+        session.doomed = "No client certificate presented" if missing else "Client certificate not trusted"
+        session.must_start_tls = True
+
+
+def end_doomed(session: Session) -> None:
+    """Refuse a client whose certificate will not do."""
+    session.info(f"NOQUEUE: abort: TLS from {session.where}: {session.doomed}")
+    session.reply_now(f"421 4.7.1 {session.service.settings.myhostname} Error: {session.doomed}".encode())
     session.close()
-    return False
 
 
 def received_lines(session: Session, summary: Summary) -> str:
