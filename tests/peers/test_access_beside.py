@@ -34,6 +34,7 @@ mydestination = here.test
 mynetworks = 127.0.0.0/8
 inet_interfaces = 10.5.1.1, 127.0.0.1
 virtual_mailbox_domains = box.test
+virtual_alias_domains = alias.test
 virtual_mailbox_maps = static:any
 local_recipient_maps =
 relay_domains =

@@ -182,6 +182,8 @@ LISTENERS = {
     "footermap": "smtpd_sender_restrictions=check_sender_access texthash:{etc}/table -o smtpd_reject_footer=no "
     "-o smtpd_reject_footer_maps=static:mapped.$client_address",
     "footerbad": "smtpd_sender_restrictions=check_sender_access texthash:{etc}/table -o smtpd_reject_footer=the.$no_such_name",
+    "unlsender": "smtpd_sender_restrictions=check_sender_access,inline:{d@alias.test=DISCARD},permit "
+    "-o smtpd_reject_unlisted_sender=yes",
     "early": "smtpd_client_restrictions=check_client_access,texthash:{etc}/early -o smtpd_delay_reject=no "
     "-o smtpd_helo_restrictions=reject_unknown_helo_hostname -o smtpd_sender_restrictions=reject_unknown_sender_domain",
 }
@@ -249,6 +251,7 @@ TALKS = [
       for listener in ("unvsender", "unvcodes", "unvreason")),
     *(Talk(listener, sender=f"{w}@good.test") for listener in ("footer", "footerc", "footermap", "footerbad")
       for w in ("reject", "rejdsn", "quit421", "ok", "hold")),
+    *(Talk("unlsender", sender=s) for s in ("x@alias.test", "x@box.test", "x@far.test", "d@alias.test", "")),
     Talk("early"), Talk("early", source="10.5.1.12"), Talk("early", source="10.5.1.13"), Talk("early", helo="nonexist.test"),
     Talk("early", sender="joe@nonexist.test"), Talk("early", sender="joe@fail.test"),
 ]  # fmt: skip

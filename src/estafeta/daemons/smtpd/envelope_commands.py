@@ -298,7 +298,7 @@ async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None
         verdict = session.facts.defer_if_permit
         session.log_reject(verdict, "RCPT")
         return verdict
-    if not service.settings.reject_unlisted_recipient:
+    if not service.settings.reject_unlisted_recipient or session.facts.is_discarded:
         return None
     try:
         verdict = await service.access.refuse_unlisted(address, session.facts.sender or b"", "Recipient")
@@ -330,17 +330,23 @@ async def vrfy_command(session: Session, command: Command) -> None:
         session.warning(f"Illegal address syntax from {session.where} in VRFY command: {to_text(text)}")
         session.failed(b"VRFY", b"501 5.1.3 Bad recipient address syntax")
         return
-    before = session.facts.recipient
-    session.facts.recipient = address.address
+    facts = session.facts
+    before, deferred = facts.recipient, facts.defer_if_permit
+    facts.recipient = address.address
+    facts.defer_if_permit = facts.session_defer
     verdict = await session.check("relay", "VRFY") or await session.check("recipient", "VRFY")
-    if verdict is None:
+    if verdict is None and facts.defer_if_permit is not None:
+        verdict = facts.defer_if_permit
+        session.log_reject(verdict, "VRFY")
+    elif verdict is None:
         try:
             verdict = await session.service.access.refuse_unlisted(address.address, b"", "Recipient")
         except (LookupFailed, ServiceLost):
             verdict = Verdict(451, "4.3.0", f"<{shown(address.address)}>: Temporary lookup failure")
         if verdict is not None:
             session.log_reject(verdict, "VRFY")
-    session.facts.recipient = before
+    facts.recipient, facts.defer_if_permit = before, deferred
+    facts.defer_if_reject = None
     if verdict is not None:
         session.failed(b"VRFY", verdict.reply)
     else:

@@ -398,12 +398,15 @@ class Session(Wire):
             if stage in ("data", "end_of_data"):  # about the whole message: the recipient is a fact only if there is but one
                 facts.recipient = transaction.recipients[0].address if facts.recipient_count == 1 else None
                 facts.defer_if_permit = facts.defer_if_reject = None
+        if stage in ("sender", "etrn") and transaction is None:  # MAIL or ETRN begins anew
+            facts.defer_if_permit, facts.defer_if_reject = facts.session_defer, None
         verdict = await access.check(
             stage, facts, lambda refused: self.log_reject(refused, command, warn=True), command,
             lambda what, text: self.log_action(command, what, text),
         )  # fmt: skip
         if verdict is None and stage in ("data", "end_of_data", "etrn"):
             verdict = facts.defer_if_permit
+            facts.defer_if_permit = facts.session_defer
         elif stage in ("client", "helo") and not self.service.settings.delay_reject:
             facts.session_defer = facts.defer_if_permit
         if verdict is not None:

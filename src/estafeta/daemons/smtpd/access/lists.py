@@ -90,6 +90,7 @@ class Access:
             **self._blocklists.makers,
             **self._delegated.makers,
         }
+        self._unlisted_sender = _Entry("reject_unlisted_sender", self._checks["reject_unlisted_sender"], False)
         self._class_names = set(config.words("smtpd_restriction_classes"))
         self._named: dict[str, list[_Entry]] = {}
         self._from_tables: dict[tuple[str, str], list[_Entry]] = {}
@@ -101,6 +102,7 @@ class Access:
         }
         every = [*self._lists.values(), *self._named.values()]
         self.planned = sorted({entry.name for entries in every for entry in entries if entry.check is None})
+        self._rejects_unlisted_sender = config.bool("smtpd_reject_unlisted_sender")
         self.unlisted = self._relaying.unlisted
         self.refuse_unlisted = self._relaying.refuse_unlisted
 
@@ -173,7 +175,7 @@ class Access:
 
     def has(self, stage: str) -> bool:
         """True if there is anything to check at ``stage``."""
-        return bool(self._lists[stage])
+        return bool(self._lists[stage]) or (stage == "sender" and self._rejects_unlisted_sender)
 
     async def check(
         self,
@@ -188,7 +190,10 @@ class Access:
         """
         if stage == "helo" and not facts.helo:
             return None
-        result = await self._walk(self._lists[stage], scene_for(stage, facts, command, warned, note))
+        scene = scene_for(stage, facts, command, warned, note)
+        result = await self._walk(self._lists[stage], scene)
+        if stage == "sender" and self._rejects_unlisted_sender and not isinstance(result, Verdict) and not facts.is_discarded:
+            result = await self._evaluate(self._unlisted_sender, scene)
         if not isinstance(result, Verdict):
             return None
         if facts.defer_if_reject is not None and result.code >= 500:

@@ -111,14 +111,24 @@ class Relaying:
 
     async def _reject_unlisted_sender(self, scene: Scene) -> Result:
         sender = scene.facts.sender
-        return await self.refuse_unlisted(sender, b"", "Sender") if sender else None
+        if not sender:
+            return None
+        found = await self.unlisted.problem(sender, b"")
+        if found is None:
+            return None
+        code, dsn, text = found
+        about = scene.about(shown(sender), "Sender address")
+        # What the error transport said is mapped as a table's text is; the words of our own are chosen for a sender.
+        dsn = about.status(code, dsn) if await self._is_error(sender) else dsn.replace("1.1", "1.0")
+        return about.refuse(code, dsn, text)
+
+    async def _is_error(self, address: bytes) -> bool:
+        return (await self._tools.resolve(address)).transport == "error"
 
     async def refuse_unlisted(self, address: bytes, sender: bytes, what: str) -> Verdict | None:
-        """A refusal if ``address`` is in a domain whose users are listed and it is not among them."""
+        """A refusal if the recipient ``address`` is in a domain whose users are listed and it is not among them."""
         found = await self.unlisted.problem(address, sender)
         if found is None:
             return None
         code, dsn, text = found
-        if what == "Sender" and dsn == "5.1.1":
-            dsn = "5.1.0"
         return Verdict(code, dsn, f"<{shown(address)}>: {what} address rejected: {text}")

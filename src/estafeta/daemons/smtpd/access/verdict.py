@@ -86,6 +86,11 @@ class Facts:
     actions: Actions | None = None
     memory: dict[tuple[str, str], object] = field(default_factory=dict)  # of this session: DNSBL answers, policy connections
 
+    @property
+    def is_discarded(self) -> bool:
+        """An access table said DISCARD: who the addresses are does not matter any more."""
+        return self.actions is not None and self.actions.discard
+
     def begin_recipient(self) -> None:
         """What the lists found about another recipient does not count for the next."""
         self.defer_if_permit = self.message_defer
