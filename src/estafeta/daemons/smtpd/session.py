@@ -13,7 +13,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands, starttls
-from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict, logged
+from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict
+from estafeta.daemons.smtpd.event_line import event_line
 from estafeta.daemons.smtpd.statistics import statistics
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
@@ -151,29 +152,12 @@ class Session(Wire):
 
     def log_reject(self, verdict: Verdict, stage: str, *, warn: bool = False) -> None:
         """The ``reject:`` line that log analysers count."""
-        transaction = self.transaction
-        queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
         what = "reject_warning" if warn else "reject"
-        text = f"{queue_id}: {what}: {stage} from {self.where}: {verdict.code} {verdict.dsn} {verdict.text};{self._tail()}"
-        self.info(text)
-
-    def _tail(self) -> str:
-        tail = ""
-        if self.facts.sender is not None:
-            tail += f" from=<{logged(self.facts.sender)}>"
-        if self.facts.recipient is not None:
-            tail += f" to=<{logged(self.facts.recipient)}>"
-        tail += f" proto={self.protocol}"
-        return f"{tail} helo=<{self.helo}>" if self.helo else tail
+        self.info(event_line(self, stage, what, f"{verdict.code} {verdict.dsn} {verdict.text}"))
 
     def log_action(self, stage: str, what: str, text: str) -> None:
         """What an access table wants logged: ``warn:``, ``hold:``, ``filter:`` ..."""
-        transaction = self.transaction
-        if what == MAPPING:
-            self.info(text)
-            return
-        queue_id = transaction.queue_id if transaction is not None and transaction.queue_id else "NOQUEUE"
-        self.info(f"{queue_id}: {what}: {stage} from {self.where}: {text};{self._tail()}")
+        self.info(text if what == MAPPING else event_line(self, stage, what, text))
 
     # -- bytes --------------------------------------------------------------------------------------------------------
 
