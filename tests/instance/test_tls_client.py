@@ -237,3 +237,23 @@ def test_a_server_that_falls_silent_in_the_handshake(authority: Authority, pair:
             instance.wait_log(r"SSL_connect error to \S+: Connection timed out\n")
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_large_mail_and_kept_connections(authority: Authority, pair: Pair) -> None:
+    ports = _ports()
+    options = {"tkept": "-o smtp_tls_connection_reuse=yes -o smtp_connection_cache_destinations=static:x"}
+    routes, services = _transports(ports, {"tkept": ("tls", "encrypt")}, options)
+    routes += "tkept_destination_concurrency_limit = 1\n"
+    settings = SETTINGS.format(pair=pair, authority=authority)
+    far_services = MASTER_CF + SERVERS.format(**ports)
+    with running(settings + FAR, far_services) as far, running(settings + routes, MASTER_CF + services) as instance:
+        with Client(instance.port) as client:
+            client.reply()
+            client.ask(b"EHLO x")
+            for size in (1000, 3_000_000, 1000):
+                content = b"Subject: x\r\n\r\n" + (b"z" * 70 + b"\r\n") * (size // 72)
+                assert client.send(b"a@test.example", [b"u@tkept.test"], content).startswith(b"250")
+        instance.wait_log(r"to=<u@tkept\.test>, .*status=sent", count=3)
+        instance.wait_log(r"to=<u@tkept\.test>, .*conn_use=2")
+        far.wait_log(r"from=<a@test\.example>, size=[23]\d{6}")
+        assert not far.unexpected() + instance.unexpected()

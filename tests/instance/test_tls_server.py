@@ -185,15 +185,20 @@ def test_client_certificates(settings: str, authority: Authority) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root has a key that the service's user cannot read")
-def test_the_key_is_read_before_privileges_are_dropped(settings: str, pair: Pair) -> None:
+def test_the_key_is_read_before_privileges_are_dropped(settings: str, pair: Pair, authority: Authority) -> None:
     assert pair.key.stat().st_mode & 0o777 == 0o600
     assert pair.key.stat().st_uid == 0
-    with running(settings, MASTER_CF.replace("inet n - n", "inet n - y")) as instance:
+    mine = authority.issue("client.test.example")
+    jailed = MASTER_CF.replace("inet n - n", "inet n - y")
+    with running(settings + "smtpd_tls_ask_ccert = yes\n", jailed) as instance:
         with TlsClient(instance.port) as client:
-            client.start_tls()
+            client.start_tls(client_context(pair=mine))
             message(client)
+        instance.wait_log("Trusted TLS connection established from")
         pid = instance.pids("smtpd")[0]
         assert f"\nUid:\t{instance.uid}\t" in Path(f"/proc/{pid}/status").read_text()
+        assert os.readlink(f"/proc/{pid}/root") == str(instance.spool)
+        assert not instance.unexpected()
 
 
 def test_a_key_that_is_not_there_costs_tls_alone(settings: str) -> None:
