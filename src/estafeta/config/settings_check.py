@@ -144,7 +144,13 @@ def check_services(
         label = f"service {service.name}/{service.type}"
         program = os.path.basename(service.command)
         if known_programs is not None and program not in known_programs:
-            found.append(ConfigProblem("fatal", path, service.line, f"{label}: no such program: {service.command}"))
+            # A private service named after its own program is somebody's own agent, which we cannot run; the rest is misspelt.
+            foreign = service.type != "inet" and service.private and service.name == program
+            text = f"{label}: no such program: {service.command}"
+            if foreign:
+                found.append(ConfigProblem("warning", path, service.line, f"{text}: the service does not run"))
+            else:
+                found.append(ConfigProblem("fatal", path, service.line, text))
         if service.chroot and program in _NO_CHROOT:
             found.append(ConfigProblem("fatal", path, service.line, f"{label}: {program} cannot run in a jail"))
         for old in (service.type, program):

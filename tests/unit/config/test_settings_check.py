@@ -64,6 +64,8 @@ def test_master_cf(tmp_path: Path) -> None:
         "fatal: master.cf, line 2: service local/unix: local cannot run in a jail",
         "warning: master.cf, line 4: service c/inet: an inet service is not woken up",
     ]
+    found = texts(tmp_path, "", "lmtpl unix - - n - - lmtpl\n")
+    assert found == ["warning: master.cf, line 1: service lmtpl/unix: no such program: lmtpl: the service does not run"]
     found = texts(tmp_path, "", "smtp inet n - n - - smtpd -o smtpd_timeout=soon -o nosuch=1\n")
     assert "fatal: master.cf, line 1: service smtp/inet: parameter smtpd_timeout: bad time value" in found[0]
     assert "warning: master.cf: unused parameter: nosuch=1" in found
