@@ -31,6 +31,7 @@ class Daemon:
         self.context = context
         self.config = context.config
         self.log = context.log
+        self.retiring = False  # a successor with another configuration is there
         self._connections: set[Connection] = set()
 
     def prepare(self) -> None:
@@ -112,6 +113,7 @@ class Daemon:
 
     def retire(self) -> None:
         """The worker will be replaced: peers are asked to finish what is under way and to connect anew."""
+        self.retiring = True
         for connection in list(self._connections):
             connection.retire()
 

@@ -257,7 +257,7 @@ class Cleanup(Daemon):
             settings, self.mapping, envelope, message.content, message.received, remote=remote, inspection=inspection
         )
         self.log.info(f"{envelope.queue_id}: message-id={result.message_id}")
-        if result.hops > settings.hopcount_limit:
+        if result.hops + bool(message.received) >= settings.hopcount_limit:  # our own header counts
             self.log.info(f"{envelope.queue_id}: reject: too many hops")
             raise _Refusal(CleanupStatus.HOPS)
         await self._recipients(envelope, message.flags)

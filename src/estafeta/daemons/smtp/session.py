@@ -296,6 +296,10 @@ class Session(Link):
         transaction = self._transaction
         if transaction is None:
             return
+        if self.uses > 1 and not transaction.answered and event.reply.code == 421:
+            self._stale(transaction)  # the server has a new configuration, or ends: nothing is lost by asking anew
+            return
+        transaction.answered = True
         if not event.reply.positive:
             transaction.recipient_refused(event.index, event.reply)
         elif transaction.probe:

@@ -33,8 +33,24 @@ class Transaction:
     """See the module. ``on_over`` is called once, when the session has nothing more to say about it."""
 
     __slots__ = (
-        "_failed", "action", "content_sent", "delivery", "envelope", "final", "indexes", "kept", "log", "on_over", "over",
-        "peer", "probe", "quit_after", "stale", "started", "uses",
+        "_failed",
+        "action",
+        "answered",
+        "content_sent",
+        "delivery",
+        "envelope",
+        "final",
+        "indexes",
+        "kept",
+        "log",
+        "on_over",
+        "over",
+        "peer",
+        "probe",
+        "quit_after",
+        "stale",
+        "started",
+        "uses",
     )  # fmt: skip
 
     def __init__(
@@ -58,6 +74,7 @@ class Transaction:
         self.on_over = on_over
         self.over = False
         self.stale = False
+        self.answered = False  # the server has said something about a recipient
         """The kept session was dead: nothing happened, try again on a new one."""
         self.started = False
         """The server has answered something."""

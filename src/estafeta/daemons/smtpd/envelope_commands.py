@@ -305,7 +305,11 @@ async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None
     except (LookupFailed, ServiceLost) as error:
         session.warning(f"recipient check: {error}")
         verdict = Verdict(451, "4.3.0", f"<{shown(address)}>: Temporary lookup failure")
-    if verdict is not None:
+    if verdict is not None and service.retiring and verdict.code >= 500:
+        # Our tables are those of the old configuration, the address was resolved with the new one: let the successor decide.
+        session.reply_now(f"421 4.3.2 {service.settings.myhostname} Service not available: new configuration".encode())
+        session.close()
+    elif verdict is not None:
         session.log_reject(verdict, "RCPT")
     return verdict
 
