@@ -170,9 +170,9 @@ async def test_dropped_headers(kitchen: Kitchen) -> None:
 
 @in_kitchen(hopcount_limit="3")
 async def test_hop_count(kitchen: Kitchen) -> None:
-    reply, _, _ = await kitchen.take(b"Received: x\r\n" * 3 + CONTENT)
+    reply, _, _ = await kitchen.take(b"Received: x\r\n" * 2 + CONTENT)
     assert reply.status == CleanupStatus.OK
-    reply, _, _ = await kitchen.take(b"Received: x\r\n" * 4 + CONTENT)
+    reply, _, _ = await kitchen.take(b"Received: x\r\n" * 3 + CONTENT)
     assert reply.status == CleanupStatus.HOPS
 
 
