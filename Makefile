@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 PORT ?= 2525
 JOBS ?= 4
+MINUTES ?= 6
 
 .PHONY: run test check unit peers bench clean fuzz
 
@@ -38,6 +39,13 @@ peers:
 
 bench: $(STAMP)
 	@$(BIN)/python -m bench $(BENCH)
+
+# MINUTES=6 for each target; what is found lands in tests/unit/fuzz/found
+fuzz: $(STAMP)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet atheris
+	@for target in $$($(BIN)/python -m fuzz list); do echo "== $$target"; \
+	    $(BIN)/python -m fuzz $$target -max_total_time=$$(( $(MINUTES) * 60 )) -verbosity=0 2>&1 | grep -A30 'ERROR\|Exception' ; done; \
+	    ls -l tests/unit/fuzz/found 2>/dev/null; true
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
