@@ -11,8 +11,8 @@ SEEDS = {
     "mime": [b"multipart/x; boundary=b\n\x03--b\r\nContent-Type: message/rfc822\r\n\r\nX: y\r\n\r\n--b--\r\nz"],
     "main_cf": [b"a = ${b?{c}:{d}}\nb = ${{$c}=={x}?y:z}\n c\n#d\n"],
     "master_cf": [b"smtp inet n - n - - smtpd -o {a = b}\nx unix - n n - - pipe user=a argv=/b ${recipient}\n"],
-    "dns": [b"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
-            b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04abcd"],
+    "dns": [(b"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
+            b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04abcd")],
     "spool": [b"\xe5TF1" + b"\0" * 60],
     "rules": [b"/^a(b)$/i REJECT $1\nif !/x/\nendif\n"],
 }  # fmt: skip
