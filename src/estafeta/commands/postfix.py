@@ -146,6 +146,7 @@ def _flush(config: Config) -> int:
 
 def _check(config: Config, *, warnings: bool = True) -> int:
     """Everything that is wrong or without effect, a line each; 1 if something stops the system from starting."""
+    from estafeta.config.jail_check import jail_problems
     from estafeta.config.programs import KNOWN_PROGRAMS
     from estafeta.config.settings_check import check_configuration
     from estafeta.tables.availability import table_problems
@@ -154,7 +155,7 @@ def _check(config: Config, *, warnings: bool = True) -> int:
     problems = check_configuration(config.directory, KNOWN_PROGRAMS)
     fatal = any(problem.severity == "fatal" for problem in problems)
     if not fatal:
-        problems += table_problems(config) + tls_problems(config)
+        problems += table_problems(config) + tls_problems(config) + jail_problems(config)
     for problem in problems:
         if warnings or problem.severity == "fatal":
             sys.stderr.write(f"postfix: {problem}\n")

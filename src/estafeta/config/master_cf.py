@@ -5,24 +5,31 @@ command + arguments. `{ ... }` makes one argument of text with white space; `-o 
 override main.cf for one service.
 
 Invariants: every service that is returned has a valid type, valid columns and a command; a file that breaks a rule is
-refused with its line. `chroot` "-" means n, as with `compatibility_level` 1 and later.
+refused with its line. `chroot` "-" means n; below `compatibility_level` 1 it means y where a jail is possible (`jail_default`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from estafeta.config.builtin_master import BUILTIN_MASTER_CF
 from estafeta.config.errors import ConfigError
+from estafeta.config.expand import ExpandError, compatibility_level
 from estafeta.config.main_cf import logical_lines, read_text, split_name_value
+from estafeta.config.programs import CANNOT_JAIL
 from estafeta.config.values import split_words
+
+if TYPE_CHECKING:
+    from estafeta.config.config import Config
 
 __all__ = [
     "BUILTIN_MASTER_CF",
     "MasterEntry",
     "MasterService",
     "disabled_services",
+    "jails_by_default",
     "load_master_cf",
     "matches",
     "parse_entries",
@@ -179,7 +186,15 @@ def parse_entries(text: str, path: str = "master.cf", warnings: list[str] | None
     return [parse_entry(line.text, line.line, line.physical, path) for line in logical_lines(text.split("\n"), warnings)]
 
 
-def service_of(entry: MasterEntry, path: str = "master.cf") -> MasterService:
+def jails_by_default(config: Config) -> bool:
+    """What "-" in the chroot column means: y up to Postfix 2, which is what a compatibility_level below 1 asks for."""
+    try:
+        return compatibility_level(config.get("compatibility_level")) < (1, 0, 0)
+    except (ConfigError, ExpandError):
+        return False  # reported with its own line
+
+
+def service_of(entry: MasterEntry, path: str = "master.cf", *, jail_default: bool = False) -> MasterService:
     """Understand the columns of an entry. Raises ConfigError (for a wrong option or a contradiction)."""
     name, kind, private, unpriv, chroot, wakeup, limit = entry.fields
     args: list[str] = []
@@ -213,7 +228,7 @@ def service_of(entry: MasterEntry, path: str = "master.cf") -> MasterService:
         type=kind,
         private=private == "y" or (private == "-" and kind != "inet"),
         unpriv=unpriv != "n",
-        chroot=chroot == "y",
+        chroot=chroot == "y" or (chroot == "-" and jail_default and entry.words[0].rpartition("/")[2] not in CANNOT_JAIL),
         wakeup_s=0 if wakeup == "-" else int(wakeup.removesuffix("?")),
         wakeup_conditional=wakeup.endswith("?"),
         maxproc=None if limit == "-" else int(limit),
@@ -226,11 +241,11 @@ def service_of(entry: MasterEntry, path: str = "master.cf") -> MasterService:
     )
 
 
-def parse_master_cf(text: str, path: str = "master.cf") -> list[MasterService]:
+def parse_master_cf(text: str, path: str = "master.cf", *, jail_default: bool = False) -> list[MasterService]:
     """The services of the text of a master.cf. Raises ConfigError with file, line and reason."""
     services: dict[tuple[str, str], MasterService] = {}
     for entry in parse_entries(text, path):
-        service = service_of(entry, path)
+        service = service_of(entry, path, jail_default=jail_default)
         key = (service.name, service.type)
         if key in services:
             first = services[key].line
@@ -246,13 +261,13 @@ def read_master_cf(directory: str) -> list[MasterEntry]:
     return parse_entries(_text(path), path)
 
 
-def load_master_cf(directory: str, disable: Iterable[str] = ()) -> list[MasterService]:
+def load_master_cf(directory: str, disable: Iterable[str] = (), *, jail_default: bool = False) -> list[MasterService]:
     """The services to run: those of `directory`/master.cf, or the built-in ones if the file is missing.
 
     `disable` is master_service_disable. Raises ConfigError.
     """
     path = f"{directory}/master.cf"
-    services = parse_master_cf(_text(path), path)
+    services = parse_master_cf(_text(path), path, jail_default=jail_default)
     return disabled_services(services, disable)[0]
 
 

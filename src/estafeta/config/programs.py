@@ -10,3 +10,5 @@ KNOWN_PROGRAMS = frozenset(
      "pickup", "smtp", "lmtp", "local", "virtual", "error", "retry", "discard", "bounce", "defer", "trace", "showq", "postlogd",
      "flush", "verify", "anvil", "tlsmgr", "proxymap", "scache")
 )  # fmt: skip
+
+CANNOT_JAIL = frozenset(("local", "virtual", "pipe", "spawn"))  # they work with users' files and programs

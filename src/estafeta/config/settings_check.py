@@ -15,13 +15,12 @@ from estafeta.config.errors import ConfigError, ConfigProblem
 from estafeta.config.filter_check import filter_problems
 from estafeta.config.implemented import is_implemented
 from estafeta.config.legacy import MODERN_SERVICE, restriction_warning, table_warning, warning_for
-from estafeta.config.master_cf import MasterEntry, MasterService, read_master_cf, service_of
+from estafeta.config.master_cf import MasterEntry, MasterService, jails_by_default, read_master_cf, service_of
+from estafeta.config.programs import CANNOT_JAIL
 from estafeta.config.registry import find_parameter, parameters
 from estafeta.config.restrictions import restriction_problems
 from estafeta.config.usage import Usage, analyse
 from estafeta.config.values import split_words, validate
-
-_NO_CHROOT = frozenset(("local", "virtual", "pipe", "spawn"))
 
 
 def check_settings(config: Config, entries: list[MasterEntry] | None = None) -> list[ConfigProblem]:
@@ -151,7 +150,7 @@ def check_services(
                 found.append(ConfigProblem("warning", path, service.line, f"{text}: the service does not run"))
             else:
                 found.append(ConfigProblem("fatal", path, service.line, text))
-        if service.chroot and program in _NO_CHROOT:
+        if service.chroot and program in CANNOT_JAIL:
             found.append(ConfigProblem("fatal", path, service.line, f"{label}: {program} cannot run in a jail"))
         for old in (service.type, program):
             if old in MODERN_SERVICE:
@@ -199,11 +198,16 @@ def check_configuration(directory: str, known_programs: Collection[str] | None =
         problems.append(_problem("fatal", master_path, error))
     problems[:0] = check_settings(config, entries)
     services: list[MasterService] = []
+    jail_default = jails_by_default(config)
     for entry in entries or []:
         try:
-            services.append(service_of(entry, master_path))
+            services.append(service_of(entry, master_path, jail_default=jail_default))
         except ConfigError as error:
             problems.append(_problem("fatal", master_path, error))
+    unsaid = {entry.line for entry in entries or () if entry.fields[4] == "-"}
+    if any(service.chroot and service.line in unsaid for service in services):
+        text = "using backwards-compatible default setting chroot=y (compatibility_level is below 1)"
+        problems.append(ConfigProblem("warning", master_path, 0, text))
     problems += check_services(services, master_path, config, known_programs)
     problems += filter_problems(services, master_path, config)
     if entries is not None:

@@ -16,6 +16,7 @@ import time
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
+from estafeta.config.jail_check import prepare_jail
 from estafeta.master.directories import prepare_directories
 from estafeta.master.master import Master
 from estafeta.master.verify import verify_configuration
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         verify_configuration(directory, log)
         prepare_directories(config)
+        for problem in prepare_jail(config):
+            log.warning(problem)
         os.chdir(config.get("queue_directory"))
         lock = _lock(config)
     except ConfigError as error:

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
-from estafeta.config.master_cf import MasterService, load_master_cf
+from estafeta.config.jail_check import prepare_jail
+from estafeta.config.master_cf import MasterService, jails_by_default, load_master_cf
 from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
@@ -253,6 +254,7 @@ class Master:
         if pid:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
         else:
+            os.close(status_read)
             self._child(entry, slot, status_write)
         os.close(status_write)
         entry.slots[pid] = slot
@@ -353,6 +355,8 @@ class Master:
             sink = open_sink(
                 config.get("maillog_file"), config.get("syslog_facility"), config.get("myhostname").partition(".")[0]
             )
+            for problem in prepare_jail(config):
+                self.log.warning(problem)
             self._apply(config)
         except (ConfigError, OSError) as error:
             self.log.error(f"reload: {error}; the old configuration stays in force")
@@ -380,7 +384,8 @@ class Master:
     def _apply(self, config: Config) -> None:
         """Bring the services in line with main.cf and master.cf; raises before anything is changed."""
         wanted: dict[tuple[str, str], tuple[MasterService, type[Daemon], Config]] = {}
-        for service in load_master_cf(config.directory, config.words("master_service_disable")):
+        disabled = config.words("master_service_disable")
+        for service in load_master_cf(config.directory, disabled, jail_default=jails_by_default(config)):
             daemon_class = self._find_daemon(service)
             if daemon_class is None:
                 continue

@@ -9,9 +9,12 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from estafeta.system import capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +51,16 @@ def is_root() -> bool:
 
 
 def drop_for_good(user: User | None, jail: str | None) -> None:
-    """Enter ``jail`` and become ``user`` irrevocably; raises OSError. Does nothing without root."""
+    """Enter ``jail`` and become ``user`` irrevocably; raises OSError. Does nothing without root.
+
+    A user other than root also gives up every capability for good, for itself and for whatever it might execute.
+    """
     if not is_root():
         return
+    time.tzset()  # the time zone comes from files outside of the jail
+    renounces = user is not None and user.uid != 0
+    if renounces:
+        capabilities.close_bounding_set()
     if user is not None:
         os.initgroups(user.name, user.gid)
     if jail is not None:
@@ -59,6 +69,8 @@ def drop_for_good(user: User | None, jail: str | None) -> None:
     if user is not None:
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
+    if renounces:
+        capabilities.renounce()
 
 
 @contextmanager
