@@ -36,6 +36,11 @@ _TO_ESCAPE = re.compile(rb'[\\"\r]')
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 
 
+def address_literal(address: str) -> str:
+    """A network address as RFC 5321 section 4.1.3 writes it, without brackets: IPv6 ones are marked."""
+    return f"IPv6:{address}" if ":" in address else address
+
+
 def quote_local(local: bytes) -> bytes:
     """The external form of a localpart: quoted when it is not a dot-atom (8-bit text counts as atom text)."""
     if _DOT_ATOM.fullmatch(local):

@@ -177,6 +177,10 @@ class SmtpServer:
         self._skipping = False
         self._kept = self._held = b""
 
+    def begin_again(self) -> None:
+        """Begin anew (after XCLIENT); what was pipelined behind the command stays."""
+        self.state = State.START
+
     def stop(self) -> None:
         """Read nothing more."""
         self.state = State.STOP

@@ -17,6 +17,7 @@ from estafeta.delivery.command import Command, command_argv, judge, run_command
 from estafeta.delivery.mailbox import original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
 from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
+from estafeta.mail.address import address_literal
 from estafeta.mail.text import to_text
 from estafeta.system.privilege import User, find_user
 
@@ -95,7 +96,7 @@ class External:
             "USER": address.user, "LOGNAME": address.user, "LOCAL": address.local, "EXTENSION": address.extension,
             "DOMAIN": address.domain, "RECIPIENT": to_text(address.whole), "SENDER": to_text(state.sender) or "MAILER-DAEMON",
             "ORIGINAL_RECIPIENT": to_text(original_of(attempt.recipient)), "CLIENT_HOSTNAME": envelope.client_name,
-            "CLIENT_ADDRESS": envelope.client_address, "CLIENT_HELO": envelope.helo_name,
+            "CLIENT_ADDRESS": address_literal(envelope.client_address), "CLIENT_HELO": envelope.helo_name,
             "CLIENT_PROTOCOL": envelope.protocol, "SASL_METHOD": envelope.sasl_method,
             "SASL_USERNAME": envelope.sasl_username, "SASL_SENDER": envelope.sasl_sender,
         }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from estafeta.config.pipe_attributes import PER_RECIPIENT, PipeAttributes, Template
 from estafeta.delivery.mailbox import original_of
 from estafeta.ipc.messages import Envelope, Recipient
-from estafeta.mail.address import quote_address, split_address, split_extension
+from estafeta.mail.address import address_literal, quote_address, split_address, split_extension
 from estafeta.mail.text import to_text
 
 
@@ -34,7 +34,7 @@ def _of_message(attributes: PipeAttributes, envelope: Envelope, nexthop: str) ->
     if "q" in attributes.flags and sender:
         sender = quote_address(sender)
     return {
-        "client_address": envelope.client_address,
+        "client_address": address_literal(envelope.client_address),
         "client_helo": envelope.helo_name,
         "client_hostname": envelope.client_name,
         "client_port": envelope.client_port,

@@ -7,15 +7,16 @@ there are two commands. Invariant: a line holds only attributes that the server 
 from __future__ import annotations
 
 from estafeta.ipc.messages import Envelope
+from estafeta.mail.address import address_literal
 from estafeta.mail.text import to_bytes
 from estafeta.protocol.smtp_client_commands import xtext
 
 
 def xforward_commands(offered: str, envelope: Envelope) -> list[bytes]:
     """The command lines (without CRLF) for the attributes in ``offered``."""
-    remote = bool(envelope.client_address)
+    remote = envelope.client_address not in ("", "unknown")
     groups = (
-        {"NAME": envelope.client_name, "ADDR": envelope.client_address, "PORT": envelope.client_port},
+        {"NAME": envelope.client_name, "ADDR": address_literal(envelope.client_address), "PORT": envelope.client_port},
         {
             "PROTO": envelope.protocol,
             "HELO": envelope.helo_name,
@@ -26,7 +27,8 @@ def xforward_commands(offered: str, envelope: Envelope) -> list[bytes]:
     wanted = set(offered.upper().split())
     lines: list[bytes] = []
     for group in groups:
-        words = [f"{name}={xtext(to_bytes(value)).decode()}" for name, value in group.items() if value and name in wanted]
+        known = [(name, value) for name, value in group.items() if value not in ("", "unknown") and name in wanted]
+        words = [f"{name}={xtext(to_bytes(value)).decode()}" for name, value in known]
         if words:
             lines.append(b"XFORWARD " + " ".join(words).encode())
     return lines

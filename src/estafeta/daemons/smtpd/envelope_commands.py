@@ -274,7 +274,8 @@ async def rcpt_command(session: Session, command: Command) -> None:
         return
     if not transaction.queue_id:
         transaction.queue_id = service.ids.next()
-        session.info(f"{transaction.queue_id}: client={session.where}")
+        forwarded = session.forwarded.log_suffix() if session.forwarded is not None else ""
+        session.info(f"{transaction.queue_id}: client={session.where}{forwarded}")
     transaction.recipients.append(recipient)
     if transaction.smtputf8:
         transaction.flags |= ContentFlag.SMTPUTF8

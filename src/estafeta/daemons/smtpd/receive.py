@@ -25,7 +25,7 @@ from estafeta.ipc.messages import (
     Message,
     Recipient,
 )
-from estafeta.mail.address import quote_address
+from estafeta.mail.address import address_literal, quote_address
 from estafeta.mail.date import rfc5322_date
 from estafeta.mail.text import to_bytes
 from estafeta.protocol.smtp_server import ChunkContent, Command, Content
@@ -208,6 +208,8 @@ def _request(
     envelope.reverse_client_name = session.reverse_name
     envelope.rewrite_context = "local" if session.local_client else "remote"
     envelope.hold = transaction.hold
+    if session.forwarded is not None:
+        session.forwarded.fill(envelope)
     received = received_header(session, transaction)
     cleanup_flags = service.cleanup_flags
     actions = facts.actions
@@ -248,15 +250,11 @@ def received_header(session: Session, transaction: Transaction) -> bytes:
         recipient = transaction.recipients[0]
         for_clause = b"\r\n\tfor <" + quote_address(recipient.address) + b">; "
     head = (
-        f"Received: from {session.helo or facts.client_name} ({facts.client_name} [{_literal(facts.client_address)}])\r\n"
+        f"Received: from {session.helo or facts.client_name} ({facts.client_name} [{address_literal(facts.client_address)}])\r\n"
         f"{secured}"
         f"\tby {settings.myhostname} ({settings.mail_name}) with {protocol} id {transaction.queue_id}"
     )
     return to_bytes(head) + for_clause + rfc5322_date(transaction.arrived_at).encode() + b"\r\n"
-
-
-def _literal(address: str) -> str:
-    return f"IPv6:{address}" if ":" in address else address
 
 
 async def _end(session: Session, transaction: Transaction, verb: str) -> None:

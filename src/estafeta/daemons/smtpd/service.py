@@ -15,6 +15,7 @@ from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
 from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
+from estafeta.daemons.smtpd.other_client import OtherClients
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
 from estafeta.dns.client_name import ClientName, NameStatus, find_client_name
@@ -67,6 +68,7 @@ class Smtpd(Daemon):
         footer = Footer(config, self._options, self.log.warning)
         self.footer = footer if footer else None
         self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
+        self.other_clients = OtherClients(config, self._options)
         self._local_clients = self._local_header_clients()
         self.fast_flush_domains = DomainList(
             config.get("fast_flush_domains"), self._options, "fast_flush_domains",

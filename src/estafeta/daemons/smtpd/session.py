@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import envelope_commands, etrn, receive, session_commands, starttls
+from estafeta.daemons.smtpd import envelope_commands, etrn, other_client, receive, session_commands, starttls
 from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict
 from estafeta.daemons.smtpd.event_line import event_line
 from estafeta.daemons.smtpd.statistics import statistics
@@ -45,11 +45,14 @@ class Session(Wire):
         "doomed",
         "errors",
         "facts",
+        "forwarded",
         "helo",
         "is_counted",
         "is_limited",
         "local_client",
         "machine",
+        "may_xclient",
+        "may_xforward",
         "must_start_tls",
         "number",
         "port",
@@ -79,6 +82,8 @@ class Session(Wire):
         self.protocol = "SMTP"
         self.local_client = False
         self.is_limited = self.is_counted = False  # limits.py: do they hold for this client, does anvil know of it
+        self.may_xclient = self.may_xforward = False
+        self.forwarded: other_client.Forwarded | None = None  # XFORWARD: whose message comes next
         self.tls: Summary | None = None
         self.must_start_tls = service.settings.tls.enforced
         self.doomed = ""  # what is wrong with the client's certificate: said in answer to the next command
@@ -115,6 +120,8 @@ class Session(Wire):
         if service.settings.tls.wrapper and not await starttls.secure(self):
             return
         self.local_client = await service.is_local_client(facts.client_address)
+        if service.other_clients:
+            await service.other_clients.look_at(self)
         if not service.settings.delay_reject:
             self.refused = await self.check("client", "CONNECT")
         if self.refused is not None:
@@ -271,7 +278,7 @@ class Session(Wire):
             start = to_text(command.line[:30])
             self.warning(f"{self.where}: request longer than {settings.line_length_limit}: {start}...")
         if self.machine.has_input and (verb in _LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
-            self._improper_pipelining(verb)
+            self.improper_pipelining(verb)
         if verb not in _KNOWN:
             if verb in settings.noop_commands:
                 self._ok("noop", b"250 2.0.0 Ok")
@@ -304,7 +311,7 @@ class Session(Wire):
             if settings.junk_command_limit and self._junk > settings.junk_command_limit + 1:
                 self._count_error()
 
-    def _improper_pipelining(self, verb: bytes) -> None:
+    def improper_pipelining(self, verb: bytes) -> None:
         """RFC 2920: the client must wait for the answer to this command. reject_unauth_pipelining asks for it."""
         if verb == b"QUIT" or (verb not in _KNOWN and verb not in _LAST_OF_GROUP):
             return
@@ -401,6 +408,7 @@ class Session(Wire):
         """The only reset: every trace of MAIL, RCPT, DATA and BDAT goes."""
         transaction, self.transaction = self.transaction, None
         self.bdat_error = b""
+        self.forwarded = None
         self.facts.sender = self.facts.recipient = None
         self.facts.defer_if_permit = self.facts.message_defer = self.facts.session_defer
         self.facts.defer_if_reject = self.facts.actions = None
@@ -453,6 +461,6 @@ _HANDLERS = {
     b"ETRN": etrn.etrn_command,
     b"AUTH": session_commands.auth_command,
     b"STARTTLS": starttls.starttls_command,
-    b"XCLIENT": session_commands.not_allowed_command,
-    b"XFORWARD": session_commands.not_allowed_command,
+    b"XCLIENT": other_client.xclient_command,
+    b"XFORWARD": other_client.xforward_command,
 }

@@ -1,4 +1,4 @@
-"""The commands about the session itself: HELO, EHLO, RSET, NOOP, QUIT, and those that nobody may use yet.
+"""The commands about the session itself: HELO, EHLO, RSET, NOOP, QUIT.
 
 Source: RFC 5321 sections 4.1.1.1, 4.1.1.5, 4.1.1.9, 4.1.1.10.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from estafeta.daemons.smtpd.other_client import ehlo_lines
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import Command
 
@@ -38,6 +39,8 @@ async def helo_command(session: Session, command: Command) -> None:
         session.ok(verb, b"250 " + hostname)
         return
     lines = (hostname, *(settings.ehlo_lines if session.tls is None else settings.ehlo_lines_tls))
+    if session.may_xclient or session.may_xforward:
+        lines = ehlo_lines(session, lines)
     text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
     session.ok(verb, text)
 
@@ -68,8 +71,3 @@ async def quit_command(session: Session, command: Command) -> None:
 async def auth_command(session: Session, command: Command) -> None:
     """AUTH: there is none yet."""
     session.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")
-
-
-async def not_allowed_command(session: Session, command: Command) -> None:
-    """XCLIENT and XFORWARD: nobody is authorized."""
-    session.failed(command.verb, b"550 5.7.0 Error: insufficient authorization")

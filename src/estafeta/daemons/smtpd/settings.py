@@ -49,6 +49,7 @@ class Settings:
     chunking: bool
     dsn: bool
     allow_min_user: bool
+    discard_ehlo_keywords: frozenset[str]
 
 
 def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
@@ -115,4 +116,5 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         chunking="chunking" not in discard,
         dsn="dsn" not in discard,
         allow_min_user=config.bool("allow_min_user"),
+        discard_ehlo_keywords=frozenset(discard),
     )
