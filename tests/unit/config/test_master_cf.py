@@ -138,3 +138,15 @@ def test_what_is_printed_means_the_same(words: list[str]) -> None:
         return
     assert parse_entry(print_entry(entry)).words == entry.words
     assert parse_entry(print_entry(entry, fold=True).replace("\n", "")).words == entry.words
+
+
+@pytest.mark.parametrize(
+    ("column", "program", "by_default", "jailed"),
+    [("-", "smtpd", False, False), ("-", "smtpd", True, True), ("n", "smtpd", True, False), ("y", "smtpd", False, True),
+     ("-", "local", True, False), ("-", "/usr/libexec/postfix/pipe", True, False)],
+)  # fmt: skip
+def test_the_default_of_chroot_is_that_of_the_compatibility_level(
+    column: str, program: str, by_default: bool, jailed: bool
+) -> None:
+    (service,) = parse_master_cf(f"a unix - - {column} - - {program}", jail_default=by_default)
+    assert service.chroot is jailed
