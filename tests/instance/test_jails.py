@@ -16,12 +16,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-import netns  # noqa: E402
+import netns
 
-from support.certificates import Authority  # noqa: E402
-from support.instance import MASTER_CF, Client, Instance, running, wait_for  # noqa: E402
-from support.peers import Conversation, Peer, wait_until  # noqa: E402
-from support.tls_client import TlsClient, client_context, message  # noqa: E402
+from support.certificates import Authority
+from support.instance import MASTER_CF, Client, Instance, running, wait_for
+from support.peers import Conversation, Peer, wait_until
+from support.tls_client import TlsClient, client_context, message
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a jail"),
