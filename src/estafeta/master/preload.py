@@ -18,7 +18,7 @@ _MODULES = (
     "stringprep", "email.utils", "locale", "zoneinfo", "signal", "queue", "json", "fnmatch", "glob", "shlex", "copy", "mmap",
 )  # fmt: skip
 _OPTIONAL = frozenset(("uvloop", "re2", "setproctitle", "idna.uts46data"))
-_PACKAGES = ("daemons", "service", "delivery", "clients", "spool", "tables", "dns", "tls", "ipc", "config",
+_PACKAGES = ("daemons", "service", "delivery", "clients", "spool", "tables", "dns", "tls", "sasl", "ipc", "config",
              "protocol", "mail", "system")  # fmt: skip
 
 

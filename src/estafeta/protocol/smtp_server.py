@@ -185,6 +185,23 @@ class SmtpServer:
         """Read nothing more."""
         self.state = State.STOP
 
+    def next_line(self, limit: int) -> tuple[bytes, bool] | None:
+        """A line that is no command (a client's part of AUTH) without its end, and whether it was longer than ``limit``."""
+        buffer = self._buffer
+        end = buffer.find(b"\n")
+        if end < 0:
+            if len(buffer) > limit + 1:
+                self._skipping = True
+                buffer.clear()
+            return None
+        line = bytes(buffer[:end])
+        del buffer[: end + 1]
+        self._scan = 0
+        too_long, self._skipping = self._skipping, False
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        return (b"", True) if too_long or len(line) > limit else (line, False)
+
     def next_event(self) -> Event | None:
         """The next event, or None if more bytes are needed."""
         state = self.state

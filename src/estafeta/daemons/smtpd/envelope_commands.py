@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd.access import Verdict, is_hostname, is_numeric, shown
+from estafeta.daemons.smtpd.authentication import log_tail
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -34,6 +35,7 @@ _XTEXT = re.compile(rb"(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+")
 _ORCPT = re.compile(rb"[A-Za-z0-9-]+;((?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})*)")
 _LABEL = rb"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _SIMPLE = re.compile(rb"<([A-Za-z0-9_.][A-Za-z0-9_.-]*@(?:" + _LABEL + rb"\.){1,8}[A-Za-z][A-Za-z0-9]{0,62})>((?: .*)?)")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _BLANK = re.compile(rb"[ \t]")
 
 
@@ -140,6 +142,7 @@ async def mail_command(session: Session, command: Command) -> None:
         session.failed(b"MAIL", bad.reply)
         return
     session.facts.sender = transaction.sender
+    session.facts.sasl_sender = transaction.sasl_sender or ""
     session.facts.recipient = None
     limit = settings.message_size_limit
     if limit and transaction.declared_size > limit:
@@ -187,8 +190,12 @@ def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes
         transaction.envid = value
     elif name == b"SMTPUTF8" and not value and session.service.settings.smtputf8:
         transaction.smtputf8 = True
-    elif name == b"AUTH" and value:
-        pass  # RFC 4954 section 5: without an authenticated client it means <>
+    elif name == b"AUTH" and (value or (parameter.endswith(b"=") and session.service.authentication is not None)):
+        # RFC 4954 section 5: without an authenticated client it means <>.
+        if session.service.authentication is not None:
+            if transaction.sasl_sender is not None:
+                raise _BadParameter(b"503 5.5.4 Error: multiple AUTH= options")
+            transaction.sasl_sender = _UNPRINTABLE.sub("?", to_text(value)) if session.facts.sasl_username else ""
     else:
         raise _BadParameter(b"555 5.5.4 Unsupported option: " + parameter)
 
@@ -275,7 +282,8 @@ async def rcpt_command(session: Session, command: Command) -> None:
     if not transaction.queue_id:
         transaction.queue_id = service.ids.next()
         forwarded = session.forwarded.log_suffix() if session.forwarded is not None else ""
-        session.info(f"{transaction.queue_id}: client={session.where}{forwarded}")
+        login = log_tail(session) if session.facts.sasl_username else ""
+        session.info(f"{transaction.queue_id}: client={session.where}{login}{forwarded}")
     transaction.recipients.append(recipient)
     if transaction.smtputf8:
         transaction.flags |= ContentFlag.SMTPUTF8

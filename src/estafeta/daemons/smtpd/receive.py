@@ -208,6 +208,9 @@ def _request(
     envelope.reverse_client_name = session.reverse_name
     envelope.rewrite_context = "local" if session.local_client else "remote"
     envelope.hold = transaction.hold
+    if facts.sasl_username:
+        envelope.sasl_method, envelope.sasl_username = facts.sasl_method, facts.sasl_username
+        envelope.sasl_sender = facts.sasl_sender
     if session.forwarded is not None:
         session.forwarded.fill(envelope)
     received = received_header(session, transaction)
@@ -245,6 +248,10 @@ def received_header(session: Session, transaction: Transaction) -> bytes:
         protocol += "S"
         if settings.tls.received_header:
             secured = starttls.received_lines(session, session.tls)
+    if facts.sasl_username and session.service.authentication is not None:
+        protocol += "A"
+        if session.service.authentication.adds_header:
+            secured += f"\t(Authenticated sender: {facts.sasl_username})\r\n"
     for_clause = b";\r\n\t"
     if len(transaction.recipients) == 1:
         recipient = transaction.recipients[0]

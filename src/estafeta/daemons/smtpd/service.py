@@ -13,6 +13,7 @@ from estafeta.clients.verify import VerifyClient
 from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
+from estafeta.daemons.smtpd.authentication import Authentication
 from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.other_client import OtherClients
@@ -65,6 +66,9 @@ class Smtpd(Daemon):
         self.access = Access(config, self._options, RewriteClient(self._rewrite_channel), self.log.warning, self._resolver, verify)
         for name in self.access.planned:
             self.log.warning(f"restriction {name} is set but not implemented")
+        self.authentication: Authentication | None = None
+        if config.bool("smtpd_sasl_auth_enable") and "auth" not in map(str.lower, config.words("smtpd_discard_ehlo_keywords")):
+            self.authentication = Authentication(config, self._options, self.log.warning)
         footer = Footer(config, self._options, self.log.warning)
         self.footer = footer if footer else None
         self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
@@ -113,7 +117,7 @@ class Smtpd(Daemon):
         if address.startswith("::ffff:") and "." in address:
             address = address[7:]
         session = Session(self, link, address, str(peer[1]))
-        if self.access.asks_policy_servers:
+        if self.access.asks_policy_servers or self.authentication is not None:
             here = link.getsockname()
             session.facts.server_address, session.facts.server_port = str(here[0]).removeprefix("::ffff:"), str(here[1])
         self.sessions.add(session)
@@ -132,6 +136,8 @@ class Smtpd(Daemon):
             session.reply_now(b"421 4.3.2 " + self.settings.myhostname.encode() + b" Service shutting down")
             session.close()
         self.access.close()
+        if self.authentication is not None:
+            self.authentication.server.close()
         self._resolver.close()
 
     def next_stream(self) -> int:

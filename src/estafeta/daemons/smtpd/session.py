@@ -7,12 +7,13 @@ Invariants: commands are handled one at a time and in order; nothing outlives ``
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import envelope_commands, etrn, other_client, receive, session_commands, starttls
+from estafeta.daemons.smtpd import authentication, envelope_commands, etrn, other_client, receive, session_commands, starttls
 from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict
 from estafeta.daemons.smtpd.event_line import event_line
 from estafeta.daemons.smtpd.statistics import statistics
@@ -37,6 +38,7 @@ class Session(Wire):
     __slots__ = (
         "_busy",
         "_junk",
+        "_line",
         "_messages",
         "bdat_discarded",
         "bdat_error",
@@ -69,6 +71,7 @@ class Session(Wire):
         super().__init__(service.context.loop, sock)
         self.service = service
         self._busy = False
+        self._line: asyncio.Future[None] | None = None  # a command waits for a line that is no command
         self._junk = self._messages = 0
         self.bdat_error = b""  # what the chunks up to the last one are thrown away for
         self.bdat_discarded = 0
@@ -135,6 +138,7 @@ class Session(Wire):
             return
         self.shut()
         self.drop_transaction()
+        self._wake()
         if self.is_counted:
             self.service.limits.disconnected(self)
         if reason:
@@ -174,8 +178,34 @@ class Session(Wire):
         self.machine.receive_data(data)
         if not self._busy and not self.blocked:
             self._pump()
+        elif self._line is not None:
+            self._wake()
         elif self.machine.unread > _HIGH_WATER:
             self.pause_reading()
+
+    def _is_gone(self) -> bool:
+        return self.closed
+
+    def _wake(self) -> None:
+        if self._line is not None and not self._line.done():
+            self._line.set_result(None)
+
+    async def read_line(self, limit: int) -> tuple[bytes, bool]:
+        """Send the replies and wait for a line that is no command; (line, was it longer than ``limit``). See ``closed`` then."""
+        while not self.closed:
+            found = self.machine.next_line(limit)
+            if found is not None:
+                return found
+            self.resume_reading()
+            self.flush()
+            if self._is_gone():
+                break
+            self._line = self.service.context.loop.create_future()
+            try:
+                await self._line
+            finally:
+                self._line = None
+        return b"", False
 
     def resume(self) -> None:
         """Nothing is in the way any more: go on with the input, and read again if reading was stopped."""
@@ -270,12 +300,14 @@ class Session(Wire):
             or (verb not in _KNOWN and await service.forbidden_commands.match(to_text(verb)))
         ):
             self.counts["unknown"] += 1
-            self.warning(f"non-SMTP command from {self.where}: {_escaped(command.line[:100])}")
+            # Behind AUTH it may be part of a client's credentials.
+            text = "(not shown after AUTH)" if self.counts["auth"] else _escaped(command.line[:100])
+            self.warning(f"non-SMTP command from {self.where}: {text}")
             self.reply_now(b"221 2.7.0 Error: I can break rules, too. Goodbye.")
             self.close()
             return
         if len(command.line) >= settings.line_length_limit:
-            start = to_text(command.line[:30])
+            start = to_text(command.line[:30]) if verb in _KNOWN and verb != b"AUTH" else to_text(verb[:4])
             self.warning(f"{self.where}: request longer than {settings.line_length_limit}: {start}...")
         if self.machine.has_input and (verb in _LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
             self.improper_pipelining(verb)
@@ -313,10 +345,10 @@ class Session(Wire):
 
     def improper_pipelining(self, verb: bytes) -> None:
         """RFC 2920: the client must wait for the answer to this command. reject_unauth_pipelining asks for it."""
-        if verb == b"QUIT" or (verb not in _KNOWN and verb not in _LAST_OF_GROUP):
+        if verb in (b"QUIT", b"AUTH") or (verb not in _KNOWN and verb not in _LAST_OF_GROUP):
             return
         self.facts.pipelined = True
-        rest = _escaped(self.machine.peek(100))
+        rest = "..." if self.counts["auth"] else _escaped(authentication.without_secrets(self.machine.peek(100)))
         self.info(f"improper command pipelining after {verb.decode()} from {self.where}: {rest}")
 
     def _ok(self, name: str, reply: bytes) -> None:
@@ -410,6 +442,7 @@ class Session(Wire):
         self.bdat_error = b""
         self.forwarded = None
         self.facts.sender = self.facts.recipient = None
+        self.facts.sasl_sender = ""
         self.facts.defer_if_permit = self.facts.message_defer = self.facts.session_defer
         self.facts.defer_if_reject = self.facts.actions = None
         self.facts.queue_id = ""
@@ -459,7 +492,7 @@ _HANDLERS = {
     b"QUIT": session_commands.quit_command,
     b"VRFY": envelope_commands.vrfy_command,
     b"ETRN": etrn.etrn_command,
-    b"AUTH": session_commands.auth_command,
+    b"AUTH": authentication.auth_command,
     b"STARTTLS": starttls.starttls_command,
     b"XCLIENT": other_client.xclient_command,
     b"XFORWARD": other_client.xforward_command,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from estafeta.daemons.smtpd.authentication import with_offer
 from estafeta.daemons.smtpd.other_client import ehlo_lines
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import Command
@@ -38,7 +39,11 @@ async def helo_command(session: Session, command: Command) -> None:
     if verb == b"HELO":
         session.ok(verb, b"250 " + hostname)
         return
-    lines = (hostname, *(settings.ehlo_lines if session.tls is None else settings.ehlo_lines_tls))
+    offered = settings.ehlo_lines if session.tls is None else settings.ehlo_lines_tls
+    authentication = session.service.authentication
+    if authentication is not None:
+        offered = with_offer(offered, await authentication.offer(session))
+    lines = (hostname, *offered)
     if session.may_xclient or session.may_xforward:
         lines = ehlo_lines(session, lines)
     text = b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
@@ -68,6 +73,3 @@ async def quit_command(session: Session, command: Command) -> None:
     session.close()
 
 
-async def auth_command(session: Session, command: Command) -> None:
-    """AUTH: there is none yet."""
-    session.failed(b"AUTH", b"503 5.5.1 Error: authentication not enabled")

@@ -75,6 +75,7 @@ async def secure(session: Session) -> bool:
         return False
     session.drop_transaction()
     session.helo = session.facts.helo = ""
+    session.facts.sasl_method = session.facts.sasl_username = ""
     session.facts.esmtp = session.facts.pipelined = False
     session.protocol = "SMTP"
     session.must_start_tls = False

@@ -36,3 +36,4 @@ class Transaction:
     flags: int = 0
     content_filter: str = ""
     hold: bool = False
+    sasl_sender: str | None = None  # what AUTH= of MAIL said; None without it
