@@ -57,9 +57,13 @@ class Renewal:
         if now in (self._stamps, self._tried):
             return False
         self._tried = now
-        problem = tls_problem(self.program, self.config) or sasl_problem(self.program, self.config)
+        problem = tls_problem(self.program, self.config)
         if problem is not None:
-            warn(f"{self.program}: new files are not taken: {problem}")
+            warn(f"{self.program}: new certificate files are not taken: {problem}")
+            return False
+        problem = sasl_problem(self.program, self.config)
+        if problem is not None:
+            warn(f"{self.program}: a new sasldb is not taken: {problem}")
             return False
         self._stamps = now
         return True

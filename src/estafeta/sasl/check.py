@@ -1,5 +1,5 @@
-"""The files behind AUTH of a service, for the master, which has workers replaced when they change: a worker that gave its privileges
-up cannot read a sasldb of root's again.
+"""The files behind AUTH of a service, for the master, which has workers replaced when they change: a worker that gave its
+privileges up cannot read a sasldb of root's again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """smtpd_sasl_type = dovecot: Dovecot's auth service has the mechanisms and the passwords; we carry base64 to and fro.
 
 Source: Dovecot's authentication protocol 1.1 (doc/auth-protocol.txt), SASL_README "Configuring Dovecot SASL". One
-connection is shared by a worker's sessions, requests have numbers. Invariants: nothing with a tab or a line end goes out as a value; a connection that
-is lost fails its requests as temporary, and the next request makes a new one.
+connection is shared by a worker's sessions, requests have numbers. Invariants: nothing with a tab or a line end goes out as a
+value; a connection that is lost fails its requests as temporary, and the next request makes a new one.
 """
 
 from __future__ import annotations

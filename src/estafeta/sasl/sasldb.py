@@ -2,7 +2,8 @@
 
 Source: saslpasswd2(8), Cyrus SASL's sysadmin guide (names of properties). Keys are ``user NUL realm NUL property``:
 ``userPassword`` is the password in clear, as CRAM-MD5 and DIGEST-MD5 need it; ``authPassword-sha256`` and ``-sha1`` are what
-SCRAM keeps (``rounds$salt$StoredKey$ServerKey``, base64). An account without the first (saslpasswd2 -n) can use PLAIN, LOGIN and SCRAM only.
+SCRAM keeps (``rounds$salt$StoredKey$ServerKey``, base64). An account without the first
+(saslpasswd2 -n) can use PLAIN, LOGIN and SCRAM only.
 Invariant: the file is opened with root's privileges; when it changed and cannot be opened again (jail, privileges), the old
 contents stay until the master replaces the worker.
 """
