@@ -123,6 +123,11 @@ class SmtpServer:
         """True if bytes wait that have not been read as a command: the client pipelines."""
         return bool(self._buffer)
 
+    @property
+    def in_content(self) -> bool:
+        """True while message content is read, not commands."""
+        return self.state is State.DATA or self.state is State.CHUNK
+
     def peek(self, most: int) -> bytes:
         """The first bytes of the unread input."""
         return bytes(self._buffer[:most])

@@ -111,6 +111,9 @@ class Daemon:
         """Take a new configuration in place and return True, or return False to be replaced by a new worker."""
         return False
 
+    def at_limit(self) -> None:
+        """The worker has all the clients that its share of maxproc allows."""
+
     def retire(self) -> None:
         """The worker will be replaced: peers are asked to finish what is under way and to connect anew."""
         self.retiring = True

@@ -202,6 +202,7 @@ class Worker:
         full = limited and context.clients >= context.client_limit
         if full and self._accepting:
             self._accept_off()
+            self.daemon.at_limit()
         elif not full and not self._accepting and not self._draining:
             self._accept_on()
         status = self._status

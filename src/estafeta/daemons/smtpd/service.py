@@ -19,6 +19,7 @@ from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.other_client import OtherClients
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
+from estafeta.daemons.smtpd.stress import Stress
 from estafeta.dns.client_name import ClientName, NameStatus, find_client_name
 from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import Channel
@@ -53,6 +54,7 @@ class Smtpd(Daemon):
         self.last_commands: dict[int, str] = {}
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.settings.long_queue_ids)
         self.now = time.monotonic
+        self._stress = Stress(self, self.settings)
         self._stream = 0
         self._names: dict[str, tuple[float, ClientName]] = {}
         self._space = (0.0, 0)
@@ -105,8 +107,12 @@ class Smtpd(Daemon):
         while True:
             await asyncio.sleep(_TICK_S)
             now = self.now()
+            self._stress.tick(now)
             for session in [session for session in self.sessions if session.deadline < now]:
                 session.time_out()
+
+    def at_limit(self) -> None:
+        self._stress.begin()
 
     def on_socket(self, link: socket.socket, peer: Any) -> None:
         if link.family == socket.AF_UNIX:

@@ -27,6 +27,7 @@ from estafeta.tls.summary import Summary
 if TYPE_CHECKING:
     from estafeta.daemons.smtpd.service import Smtpd
 
+_TURNS = 20  # commands of one client in a row
 _HIGH_WATER = 131072  # octets that wait while a command waits; more are not read
 _KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
                     b"AUTH", b"STARTTLS", b"XCLIENT", b"XFORWARD"))  # fmt: skip
@@ -173,8 +174,12 @@ class Session(Wire):
     # -- bytes --------------------------------------------------------------------------------------------------------
 
     def received(self, data: bytes) -> None:
-        service = self.service
-        self.deadline = service.now() + service.settings.timeout_s
+        settings = self.service.settings
+        if not settings.min_data_rate:
+            self.deadline = self.service.now() + settings.timeout_s
+        elif self.machine.in_content:  # smtpd_per_request_deadline: content has to come at smtpd_min_data_rate
+            latest = self.service.now() + settings.timeout_s
+            self.deadline = min(latest, self.deadline + len(data) / settings.min_data_rate)
         self.machine.receive_data(data)
         if not self._busy and not self.blocked:
             self._pump()
@@ -236,6 +241,9 @@ class Session(Wire):
         if self.shaking_hands:
             self.give_up_handshake("Connection timed out")
             return
+        if self._busy:  # it is we who take so long
+            self.deadline = self.service.now() + self.service.settings.timeout_s
+            return
         self.reply_now(f"421 4.4.2 {self.service.settings.myhostname} Error: timeout exceeded".encode())
         self.close(f"timeout after {self._where()}")
 
@@ -244,15 +252,21 @@ class Session(Wire):
     def _pump(self) -> None:
         """Handle events until input runs out, a command waits, or the client does not read its replies."""
         machine = self.machine
+        turns = _TURNS
         while not self._busy and not self.closed and not self.blocked:
             event = machine.next_event()
             if event is None:
                 break
             self._run_event(event)
+            turns -= 1
+            if not turns:  # others are waiting, too
+                self.service.context.loop.call_soon(self.resume)
+                break
         self.flush()
 
     def _run_event(self, event: Event) -> None:
         if type(event) is Command:
+            self.deadline = self.service.now() + self.service.settings.timeout_s
             work = self._command(event)
         else:
             assert not isinstance(event, Command)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estafeta.config.config import Config
 from estafeta.mail.text import to_bytes
@@ -24,6 +24,7 @@ class Settings:
     message_size_limit: int
     line_length_limit: int
     timeout_s: float
+    min_data_rate: float  # octets/s of content under smtpd_per_request_deadline; 0: each read starts smtpd_timeout anew
     recipient_limit: int
     soft_error_limit: int
     hard_error_limit: int
@@ -50,6 +51,24 @@ class Settings:
     dsn: bool
     allow_min_user: bool
     discard_ehlo_keywords: frozenset[str]
+
+
+def _min_data_rate(config: Config) -> float:
+    return float(max(1, config.int("smtpd_min_data_rate"))) if config.bool("smtpd_per_request_deadline") else 0.0
+
+
+def under_stress(calm: Settings, config: Config) -> Settings:
+    """The same with what main.cf says for ``stress = yes`` (STRESS_README): time limits and how many errors are borne."""
+    stressed = config.with_overrides([("stress", "yes")])
+    return replace(
+        calm,
+        timeout_s=stressed.seconds("smtpd_timeout"),
+        min_data_rate=_min_data_rate(stressed),
+        soft_error_limit=stressed.int("smtpd_soft_error_limit"),
+        hard_error_limit=stressed.int("smtpd_hard_error_limit"),
+        junk_command_limit=stressed.int("smtpd_junk_command_limit"),
+        error_sleep_s=stressed.seconds("smtpd_error_sleep_time"),
+    )
 
 
 def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
@@ -89,6 +108,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         message_size_limit=size_limit,
         line_length_limit=config.int("line_length_limit"),
         timeout_s=config.seconds("smtpd_timeout"),
+        min_data_rate=_min_data_rate(config),
         recipient_limit=config.int("smtpd_recipient_limit"),
         soft_error_limit=config.int("smtpd_soft_error_limit"),
         hard_error_limit=config.int("smtpd_hard_error_limit"),
