@@ -99,7 +99,7 @@ async def test_a_waiting_message_can_be_deleted_and_held(stage: Stage) -> None:
 
     await stage.until(all_asked)
     assert recipients == [b"first@x.example", b"last@x.example"]
-    assert in_queue(stage) == [held.queue_id]
+    await stage.until(lambda: in_queue(stage) == [held.queue_id])
     await stage.until(lambda: last.queue_id not in stage.qmgr.backlog)
 
 
