@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd.access import Verdict, is_hostname, is_numeric, shown
 from estafeta.daemons.smtpd.authentication import log_tail
+from estafeta.daemons.smtpd.proxy import ProxyTransaction
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -163,8 +164,39 @@ async def mail_command(session: Session, command: Command) -> None:
             session.facts.sender = None
             session.failed(b"MAIL", refused.reply)
             return
+    if session.service.proxy_filter is not None:
+        transaction.mail_line = command.line
+        refusal = b"" if settings.delay_open else await _open_proxy(session, transaction)
+        if session.closed:
+            return
+        if refusal:
+            session.facts.sender = None
+            session.failed(b"MAIL", refusal)
+            return
     session.begin(transaction)
     session.ok(b"MAIL", b"250 2.1.0 Ok")
+
+
+async def _open_proxy(session: Session, transaction: Transaction) -> bytes:
+    """Connect to the before-queue filter up to MAIL; b"", or the reply that refuses."""
+    proxy_filter = session.service.proxy_filter
+    assert proxy_filter is not None
+    proxy = ProxyTransaction(proxy_filter, session, transaction.mail_line)
+    refusal = await proxy.open()
+    if session.closed or refusal:
+        proxy.close()
+        return refusal
+    transaction.proxy = proxy
+    _log_client(session, "NOQUEUE")
+    return b""
+
+
+async def _ask_proxy(session: Session, transaction: Transaction, line: bytes) -> bytes | None:
+    """What the before-queue filter has against a recipient; b"": nothing; None: the client is gone."""
+    refusal = b"" if transaction.proxy is not None else await _open_proxy(session, transaction)
+    if not refusal and transaction.proxy is not None:
+        refusal = await transaction.proxy.recipient(line)
+    return None if session.closed else refusal
 
 
 def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes) -> None:
@@ -279,15 +311,27 @@ async def rcpt_command(session: Session, command: Command) -> None:
         transaction.rejected_recipients += 1
         session.failed(b"RCPT", verdict.reply)
         return
-    if not transaction.queue_id:
+    if service.proxy_filter is not None:
+        refusal = await _ask_proxy(session, transaction, command.line)
+        if refusal is None:
+            return
+        if refusal:
+            transaction.rejected_recipients += 1
+            session.failed(b"RCPT", refusal)
+            return
+    elif not transaction.queue_id:
         transaction.queue_id = service.ids.next()
-        forwarded = session.forwarded.log_suffix() if session.forwarded is not None else ""
-        login = log_tail(session) if session.facts.sasl_username else ""
-        session.info(f"{transaction.queue_id}: client={session.where}{login}{forwarded}")
+        _log_client(session, transaction.queue_id)
     transaction.recipients.append(recipient)
     if transaction.smtputf8:
         transaction.flags |= ContentFlag.SMTPUTF8
     session.ok(b"RCPT", b"250 2.1.5 Ok")
+
+
+def _log_client(session: Session, queue_id: str) -> None:
+    forwarded = session.forwarded.log_suffix() if session.forwarded is not None else ""
+    login = log_tail(session) if session.facts.sasl_username else ""
+    session.info(f"{queue_id}: client={session.where}{login}{forwarded}")
 
 
 async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from estafeta.daemons.smtpd import starttls
+from estafeta.daemons.smtpd import proxied
 from estafeta.daemons.smtpd.access import Actions
+from estafeta.daemons.smtpd.received_line import received_header
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -25,10 +26,8 @@ from estafeta.ipc.messages import (
     Message,
     Recipient,
 )
-from estafeta.mail.address import address_literal, quote_address
-from estafeta.mail.date import rfc5322_date
 from estafeta.mail.text import to_bytes
-from estafeta.protocol.smtp_server import ChunkContent, Command, Content
+from estafeta.protocol.smtp_server import ChunkContent, Command, Content, State
 
 if TYPE_CHECKING:
     from estafeta.daemons.smtpd.session import Session
@@ -56,6 +55,14 @@ async def data_command(session: Session, command: Command) -> None:
         verdict = await session.check("data", "DATA")
         if verdict is not None:
             session.failed(b"DATA", verdict.reply)
+            return
+    transaction = session.transaction
+    if transaction is not None and transaction.proxy is not None:
+        refusal = await proxied.begin(session, transaction, transaction.proxy)
+        if session.closed:
+            return
+        if refusal:
+            session.failed(b"DATA", refusal)
             return
     session.ok(b"DATA", b"354 End data with <CR><LF>.<CR><LF>")
 
@@ -89,6 +96,11 @@ async def bdat_command(session: Session, command: Command) -> None:
         verdict = await session.check("data", "BDAT") if session.service.access.has("data") else None
         if verdict is not None:
             session.transaction.too_big = True
+    transaction = session.transaction
+    if transaction is not None and transaction.proxy is not None and not session.bdat_error and machine.state is not State.BDAT:
+        session.bdat_error = await proxied.begin(session, transaction, transaction.proxy)
+        if session.closed:
+            return
     session.machine.expect_chunk(int(words[0]), len(words) == 2)
 
 
@@ -122,8 +134,13 @@ async def content(session: Session, event: Content | ChunkContent) -> None:
     if event.dots:
         transaction.dots = True
     if not transaction.too_big and not transaction.broken and data:
-        transaction.parts.append(data)
-        if not last and transaction.size > STREAM_FROM:
+        if transaction.proxy is not None:
+            await transaction.proxy.content(data)
+            if session.closed:
+                return
+        else:
+            transaction.parts.append(data)
+        if not last and transaction.size > STREAM_FROM and transaction.proxy is None:
             await _stream(session, transaction)
     if isinstance(event, ChunkContent) and event.end and not last:
         session.counts["bdat/ok"] += 1
@@ -232,36 +249,7 @@ def _act(actions: Actions, envelope: Envelope, flags: int, received: bytes) -> t
         envelope.recipients = [*envelope.recipients, *copies]
     if actions.discard:
         flags |= CleanupFlag.DISCARD
-    prepended = "".join(f"{line}\r\n" for line in actions.prepend)
-    return flags, to_bytes(prepended) + received
-
-
-def received_header(session: Session, transaction: Transaction) -> bytes:
-    """The trace header (RFC 5321 section 4.4), folded as Postfix does."""
-    facts = session.facts
-    settings = session.service.settings
-    protocol = session.protocol
-    if transaction.smtputf8:
-        protocol = "UTF8SMTP"
-    secured = ""
-    if session.tls is not None:
-        protocol += "S"
-        if settings.tls.received_header:
-            secured = starttls.received_lines(session, session.tls)
-    if facts.sasl_username and session.service.authentication is not None:
-        protocol += "A"
-        if session.service.authentication.adds_header:
-            secured += f"\t(Authenticated sender: {facts.sasl_username})\r\n"
-    for_clause = b";\r\n\t"
-    if len(transaction.recipients) == 1:
-        recipient = transaction.recipients[0]
-        for_clause = b"\r\n\tfor <" + quote_address(recipient.address) + b">; "
-    head = (
-        f"Received: from {session.helo or facts.client_name} ({facts.client_name} [{address_literal(facts.client_address)}])\r\n"
-        f"{secured}"
-        f"\tby {settings.myhostname} ({settings.mail_name}) with {protocol} id {transaction.queue_id}"
-    )
-    return to_bytes(head) + for_clause + rfc5322_date(transaction.arrived_at).encode() + b"\r\n"
+    return flags, actions.prepended + received
 
 
 async def _end(session: Session, transaction: Transaction, verb: str) -> None:
@@ -269,6 +257,10 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
     service = session.service
     if transaction.too_big:
         session.counts[verb + "/ok"] -= verb == "data"
+        if transaction.proxy is not None:
+            proxied.log_too_big(session, transaction)
+        else:
+            session.warning("queue file size limit exceeded")
         _answer_too_big(session, verb)
         return
     if transaction.bare_newline and service.settings.forbid_bare_newline in ("yes", "reject") and not session.local_client:
@@ -288,6 +280,9 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
                 session.flush()
                 session.close()
             return
+    if transaction.proxy is not None:
+        await proxied.end(session, transaction, transaction.proxy, verb)
+        return
     data = b"".join(transaction.parts) if len(transaction.parts) != 1 else transaction.parts[0]
     reply: Message
     try:
@@ -330,7 +325,6 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
 def _answer_too_big(session: Session, verb: str) -> None:
     session.end_transaction()
     session.errors += 1
-    session.warning("queue file size limit exceeded")
     session.reply(b"552 5.3.4 Error: message file too big")
 
 

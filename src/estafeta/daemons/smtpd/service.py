@@ -17,6 +17,7 @@ from estafeta.daemons.smtpd.authentication import Authentication
 from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.other_client import OtherClients
+from estafeta.daemons.smtpd.proxy import ProxyFilter
 from estafeta.daemons.smtpd.session import Session
 from estafeta.daemons.smtpd.settings import read_settings
 from estafeta.daemons.smtpd.stress import Stress
@@ -74,6 +75,7 @@ class Smtpd(Daemon):
         footer = Footer(config, self._options, self.log.warning)
         self.footer = footer if footer else None
         self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
+        self.proxy_filter = ProxyFilter(config, self.log.warning) if config.get("smtpd_proxy_filter") else None
         self.other_clients = OtherClients(config, self._options)
         self._local_clients = self._local_header_clients()
         self.fast_flush_domains = DomainList(

@@ -463,6 +463,8 @@ class Session(Wire):
         self.facts.size = self.facts.recipient_count = 0
         if transaction is not None and transaction.stream:
             receive.abort(self, transaction)
+        if transaction is not None and transaction.proxy is not None:
+            transaction.proxy.close()
 
     def end_transaction(self) -> None:
         """The transaction is over, whatever became of it."""

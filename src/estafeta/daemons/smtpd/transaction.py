@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from estafeta.daemons.smtpd.proxy import ProxyTransaction
 from estafeta.ipc.channel import Link
 from estafeta.ipc.messages import Recipient
 
@@ -37,3 +38,5 @@ class Transaction:
     content_filter: str = ""
     hold: bool = False
     sasl_sender: str | None = None  # what AUTH= of MAIL said; None without it
+    mail_line: bytes = b""  # MAIL as it came, for the before-queue filter
+    proxy: ProxyTransaction | None = None  # smtpd_proxy_filter: the message goes there and not to cleanup

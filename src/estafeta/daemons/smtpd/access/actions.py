@@ -20,6 +20,7 @@ class TableActions:
     def __init__(self, tools: Tools) -> None:
         self._tools = tools
         self._reject_code = tools.config.int("access_map_reject_code")
+        self._has_proxy = bool(tools.config.get("smtpd_proxy_filter"))
         self._defer_code = tools.config.int("access_map_defer_code")
 
     async def run(self, scene: Scene, source: str, text: str) -> Result:
@@ -39,6 +40,9 @@ class TableActions:
             return self._refusal(scene, int(number[1]), text[number.end() :])
         handler = _ACTIONS.get(action)
         if handler is not None:
+            if self._has_proxy and action in _FOR_CLEANUP:
+                self._tools.warn(f"access table {source}: with smtpd_proxy_filter specified, action {action} is unavailable")
+                return None
             return handler(self, scene, source, rest)
         return await self._restrictions(scene, source, text)
 
@@ -145,3 +149,4 @@ _ACTIONS = {
     "WARN": TableActions._warn,
     "INFO": TableActions._info,
 }
+_FOR_CLEANUP = frozenset(("HOLD", "DISCARD", "FILTER", "REDIRECT", "BCC"))  # a before-queue filter cannot be told

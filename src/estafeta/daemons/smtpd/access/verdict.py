@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from estafeta.dns.client_name import NameStatus
 from estafeta.mail.address import quote_address
-from estafeta.mail.text import to_text
+from estafeta.mail.text import to_bytes, to_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class Actions:
     redirect: str = ""
     bcc: list[str] = field(default_factory=list)
     prepend: list[str] = field(default_factory=list)
+
+    @property
+    def prepended(self) -> bytes:
+        """The header lines that PREPEND asks for."""
+        return to_bytes("".join(f"{line}\r\n" for line in self.prepend))
 
 
 @dataclass(slots=True)
