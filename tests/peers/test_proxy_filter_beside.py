@@ -194,7 +194,7 @@ class System:
         for line in self.logs[name].splitlines():
             match = re.search(r" postfix[^/ ]*/(?:\S*/)?(smtpd)\[\d+\]: (.*)", line)
             if match:
-                lines.append(self.shown(match[2]))
+                lines.append(self.shown(match[2])[:1500])  # Postfix cuts long lines
         return lines
 
     def close(self) -> None:
