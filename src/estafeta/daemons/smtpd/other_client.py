@@ -177,7 +177,7 @@ async def xclient_command(session: Session, command: Command) -> None:
     facts = session.facts
     facts.esmtp = facts.pipelined = False
     facts.defer_if_permit = facts.session_defer = facts.message_defer = None
-    session.helo = facts.helo = ""
+    session.helo = facts.helo = facts.sasl_username = facts.sasl_method = facts.sasl_sender = ""
     session.protocol = "SMTP"
     _take(session, values)
     session.where = f"{facts.client_name}[{facts.client_address}]"
@@ -217,6 +217,6 @@ def _take(session: Session, values: dict[str, str]) -> None:
             facts.server_address = shown
         elif name == "DESTPORT":
             facts.server_port = shown
-        elif name == "LOGIN":
+        elif name == "LOGIN" and session.service.authentication is not None:
             facts.sasl_username = value if is_known(value) else ""
             facts.sasl_method = "XCLIENT" if facts.sasl_username else ""
