@@ -18,7 +18,7 @@ class Phase(Enum):
     HELO = ("helo_timeout", "performing the HELO handshake", "HELO command")
     LHLO = ("lhlo_timeout", "performing the LHLO handshake", "LHLO command")
     STARTTLS = ("starttls_timeout", "performing the STARTTLS handshake", "STARTTLS command")
-    AUTH = ("sasl_auth_timeout", "performing SASL authentication", "AUTH command")
+    AUTH = ("helo_timeout", "performing the EHLO handshake", "AUTH command")
     XFORWARD = ("xforward_timeout", "sending XFORWARD", "XFORWARD command")
     MAIL = ("mail_timeout", "sending MAIL FROM", "MAIL FROM command")
     RCPT = ("rcpt_timeout", "sending RCPT TO", "RCPT TO command")

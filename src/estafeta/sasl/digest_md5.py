@@ -10,6 +10,7 @@ import secrets
 from estafeta.sasl.vocabulary import (
     AUTHENTICATION,
     PROTOCOL,
+    UNPROVEN,
     Account,
     Challenge,
     ClientMachine,
@@ -163,5 +164,5 @@ def digest_client(credentials: Credentials, host: str, service: str = "smtp", cn
         answer += b",authzid=" + quoted(authorize)
     last = yield answer
     if not hmac.compare_digest(parse_directives(last).get(b"rspauth", b""), value(b"")):
-        raise SaslFailed(AUTHENTICATION, "server did not prove that it knows the password")
+        raise SaslFailed(UNPROVEN, "DIGEST-MD5: the server does not know the password")
     yield b""

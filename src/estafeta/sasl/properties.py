@@ -36,8 +36,8 @@ MECHANISMS = {
         Mechanism("SCRAM-SHA-1", frozenset((NOPLAINTEXT, NOACTIVE, NOANONYMOUS, MUTUAL_AUTH))),
         Mechanism("DIGEST-MD5", frozenset((NOPLAINTEXT, NOANONYMOUS, MUTUAL_AUTH))),
         Mechanism("CRAM-MD5", frozenset((NOPLAINTEXT, NOANONYMOUS))),
-        Mechanism("LOGIN", frozenset((NOANONYMOUS,))),
         Mechanism("PLAIN", frozenset((NOANONYMOUS,))),
+        Mechanism("LOGIN", frozenset((NOANONYMOUS,))),
     )
 }
 """Ours, the best first."""

@@ -17,6 +17,7 @@ import unicodedata
 from estafeta.sasl.vocabulary import (
     AUTHENTICATION,
     PROTOCOL,
+    UNPROVEN,
     Account,
     Challenge,
     ClientMachine,
@@ -164,5 +165,5 @@ def scram_client(mechanism: str, credentials: Credentials, nonce: bytes | None =
     last = yield without_proof + b",p=" + base64.b64encode(proof)
     expected = b"v=" + base64.b64encode(hmac.digest(verifier.server_key, message, hash_name))
     if not hmac.compare_digest(last.partition(b",")[0], expected):
-        raise SaslFailed(AUTHENTICATION, "server did not prove that it knows the password")
+        raise SaslFailed(UNPROVEN, f"{mechanism}: the server does not know the password")
     yield b""

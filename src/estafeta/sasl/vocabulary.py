@@ -20,6 +20,7 @@ NO_MECHANISM = "no mechanism available"
 ENCODING = "another step is needed in authentication"
 TOO_WEAK = "encryption needed to use mechanism"
 GENERIC = "generic failure"
+UNPROVEN = "server failed mutual authentication step"
 
 
 class SaslFailed(Exception):

@@ -24,15 +24,8 @@ OWN = {
 }
 
 
-# Read only to tell that what they ask for (authentication) is not there: mail is deferred, never sent without it.
-READ_TO_REFUSE = ("sasl", "sender_dependent_authentication")
 # Names that the source puts together: f"smtpd_{stage}_restrictions".
 COMPOSED = {f"smtpd_{stage}_restrictions" for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn")}
-
-
-def _is_read_to_refuse(name: str) -> bool:
-    program, _, rest = name.partition("_")
-    return program in ("smtp", "lmtp") and rest.startswith(READ_TO_REFUSE)
 
 
 def _read_in_source() -> tuple[set[str], set[str]]:
@@ -48,7 +41,7 @@ def _read_in_source() -> tuple[set[str], set[str]]:
                 found += [argument for argument in node.args if isinstance(argument, ast.Constant)]
             for constant in found:
                 text = constant.value
-                if isinstance(text, str) and text in known and not _is_read_to_refuse(text):
+                if isinstance(text, str) and text in known:
                     names.add(text)
                 if room != "config" and f"_{text}" in TRANSPORT_SUFFIXES | {TIME_LIMIT_SUFFIX: ("", "")}:
                     suffixes.add(f"_{text}")

@@ -99,7 +99,7 @@ def test_a_digest_server_that_does_not_know_the_password_is_found_out() -> None:
     client = digest_client(v.Credentials("chris", b"secret"), "h")
     next(client)
     client.send(b'realm="r",nonce="n",qop="auth",algorithm=md5-sess,charset=utf-8')
-    with pytest.raises(v.SaslFailed, match="authentication failure"):
+    with pytest.raises(v.SaslFailed, match=v.UNPROVEN):
         client.send(b"rspauth=ea40f60335c427b5527b84dbabcdfffd")
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings
+from estafeta.sasl.vocabulary import Credentials
 
 _RECENT_S = 1.0
 _KNOWN_DESTINATIONS = 4096
@@ -74,7 +75,7 @@ class SessionCache:
         """Whether ``session`` is to be kept after the delivery that it has now."""
         settings = self._settings
         now = self._clock()
-        if session.is_encrypted and not session.security.reusable:
+        if settings.sender_dependent_login or (session.is_encrypted and not session.security.reusable):
             return False
         if settings.reuse_time_limit_s and now - session.opened_at >= settings.reuse_time_limit_s:
             return False
@@ -106,10 +107,14 @@ class SessionCache:
         """Whether there is an idle session to one address."""
         return (host, address, port) in self._by_address
 
-    def take_address(self, host: str, address: str, port: int, security: Security) -> Session | None:
-        """An idle session to one address, opened for any destination with the same demands on TLS."""
+    def take_address(
+        self, host: str, address: str, port: int, security: Security, credentials: Credentials | None
+    ) -> Session | None:
+        """An idle session to one address, opened for any destination with the same demands on TLS and the same login."""
         for session in reversed(self._by_address.get((host, address, port), ())):
-            if session.security == security and (not security.policy.authenticated or not session.is_encrypted):
+            login = session.login.credentials if session.login is not None else None
+            same = login == credentials and session.security == security
+            if same and (not security.policy.authenticated or not session.is_encrypted):
                 return self._use(session)
         return None
 

@@ -224,6 +224,11 @@ class Link(asyncio.Protocol):
         self._drop()
 
     @property
+    def is_verified(self) -> bool:
+        """Whether TLS is on and the server's certificate is that of who it should be."""
+        return self._handshake is not None and self._handshake.verified
+
+    @property
     def is_encrypted(self) -> bool:
         """Whether TLS is on."""
         return self._secured is not None

@@ -1,7 +1,7 @@
 """What the configuration says about one server: keywords to ignore, security that is asked for, sessions to keep.
 
 Source: man 5 postconf smtp_discard_ehlo_keyword_address_maps, smtp_tls_policy_maps, smtp_sasl_auth_enable,
-smtp_connection_cache_destinations. SASL is not implemented: mail that needs it is deferred, never sent without.
+smtp_connection_cache_destinations.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from estafeta.config.config import Config
+from estafeta.daemons.smtp.login import Login, Logins
 from estafeta.daemons.smtp.names import parameter_name
 from estafeta.daemons.smtp.secure import CONFIGURATION, Security, configuration_trouble
-from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.trouble import Peer, Trouble
 from estafeta.delivery.report import Delivery
-from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_client import ClientOptions
 from estafeta.system.immediate import WouldWait, run_now
 from estafeta.tables.maps import Maps, parse_map_list
@@ -49,15 +48,13 @@ class Policy:
         self._plain = Security(ClientPolicy("none"), None, note_offer=settings.tls_note_offer)
         self._usual = ClientPolicy(settings.tls_level)
         self.tls = self._open_tls(config)
-        self._sasl = config.bool(parameter_name("smtp_sasl_auth_enable", settings.lmtp))
-        self._passwords = maps("smtp_sasl_password_maps")
-        self._by_sender = config.bool(parameter_name("smtp_sender_dependent_authentication", settings.lmtp))
+        self._logins: Logins | None = None
+        if config.bool(parameter_name("smtp_sasl_auth_enable", settings.lmtp)):
+            self._logins = Logins(config, self._options, warn, lmtp=settings.lmtp)
         self.default_port = _port(settings.port, warn)
 
     def warn_at_start(self) -> None:
         """Say once what this worker cannot do."""
-        if self._sasl and self._passwords:
-            self._warn("SASL authentication is not implemented: mail for servers with a password is deferred")
         if self._usual.level in DANE:
             self._warn(f"TLS security level {self._usual.level} is not implemented: mail waits; use encrypt, verify or secure")
 
@@ -144,32 +141,16 @@ class Policy:
             return options
         return replace(options, discard_keywords=frozenset(words.lower().replace(",", " ").split()))
 
-    async def refusal(
-        self, peer: Peer, destination: str, delivery: Delivery
-    ) -> Callable[[Session], Trouble | None] | None:
-        """What to ask after hello: a function that gives the trouble, or None when nothing stands in the way."""
-        text = await self._missing_security(peer, destination, delivery)
-        if text is None:
+    async def login(self, peer: Peer, destination: str, delivery: Delivery) -> Login | Trouble | None:
+        """How to log in to ``peer`` for mail to ``destination``; None: not at all."""
+        if self._logins is None:
             return None
-
-        def check(session: Session) -> Trouble | None:
-            return Trouble("4.7.0", text, throttle=True, relay=peer.relay, mta=peer.host)
-
-        return check
-
-    async def _missing_security(self, peer: Peer, destination: str, delivery: Delivery) -> str | None:
         try:
-            if self._sasl and self._passwords:
-                keys = [peer.host, destination]
-                if self._by_sender and delivery.request.envelope.sender:
-                    keys.insert(0, to_text(delivery.request.envelope.sender))
-                for key in keys:
-                    if await self._passwords.find(key) is not None:
-                        return f"SASL authentication is required by the configuration for {peer.name}, but not available"
+            credentials = await self._logins.credentials(peer, destination, delivery.request.envelope.sender)
         except LookupFailed as error:
             self._warn(str(error))
-            return "SASL configuration problem"
-        return None
+            return Trouble("4.3.0", "SASL password lookup failure", throttle=True, mta=peer.host)
+        return Login(self._logins, credentials) if credentials is not None else None
 
 
 def _port(text: str, warn: Callable[[str], None]) -> int:

@@ -80,6 +80,7 @@ class Handshake:
         self._peer = peer
         self._target = Target(destination, peer.host, peer.address, peer.port)
         self.done = False
+        self.verified = False
         self.transport = Secured(raw, self._tls.open(security.policy, self._target))
 
     def feed(self, data: bytes, info: Callable[[str], None], warn: Callable[[str], None]) -> Trouble | bool:
@@ -120,6 +121,7 @@ class Handshake:
         if verdict.refusal:
             return Trouble("4.7.5", verdict.refusal, throttle=True, relay=self._peer.relay, mta=self._peer.host)
         self.done = True
+        self.verified = verdict.word == "Verified"
         return True
 
     def remember(self) -> None:

@@ -207,8 +207,10 @@ class Smtp(Daemon):
         session = None
         if self.cache.has_address(peer.host, peer.address, peer.port):
             security = await self.policy.security(peer, destination)
-            if not isinstance(security, Trouble):
-                session = self.cache.take_address(peer.host, peer.address, peer.port, security)
+            login = await self.policy.login(peer, destination, delivery)
+            if not isinstance(security, Trouble) and not isinstance(login, Trouble):
+                credentials = login.credentials if login is not None else None
+                session = self.cache.take_address(peer.host, peer.address, peer.port, security, credentials)
         if session is not None:
             session.destination = delivery.request.nexthop
             stale = await self._transact(session, walk, final=final)
@@ -244,13 +246,15 @@ class Smtp(Daemon):
     ) -> Session | Trouble:
         loop = self.context.loop
         settings = self.settings
+        login = await self.policy.login(peer, destination, delivery)
+        if isinstance(login, Trouble):
+            return login
         try:
             link = await connect(loop, peer, settings, self.log.warning)
         except TimeoutError:
             return self._no_connection(delivery, connect_trouble(peer, None))
         except OSError as error:
             return self._no_connection(delivery, connect_trouble(peer, error))
-        refusal = await self.policy.refusal(peer, destination, delivery)
         options = await self.policy.client_options(peer)
         session = Session(
             loop,
@@ -263,7 +267,7 @@ class Smtp(Daemon):
             on_closed=self._closed,
             security=security,
             number=delivery.number,
-            check_hello=refusal,
+            login=login,
         )
         self.sessions.add(session)
         try:

@@ -13,6 +13,7 @@ from typing import Any
 
 from estafeta.daemons.smtp.content import WHOLE_BYTES, content_pieces, whole_content
 from estafeta.daemons.smtp.link import Link
+from estafeta.daemons.smtp.login import Login
 from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.transaction import Transaction
@@ -52,7 +53,7 @@ class Session(Link):
         on_closed: Callable[[Session], None],
         security: Security,
         number: int = 0,
-        check_hello: Callable[[Session], Trouble | None] | None = None,
+        login: Login | None = None,
     ) -> None:
         super().__init__(loop, settings, options, peer, destination, log=log, security=security, number=number)
         self.uses = 0
@@ -61,7 +62,7 @@ class Session(Link):
         self.queue_id = ""
         self._content = content
         self._on_closed = on_closed
-        self._check_hello = check_hello
+        self.login = login
         self._transaction: Transaction | None = None
         self._pieces: Iterator[bytes] | None = None
         self._asks: list[bytes] = []
@@ -113,7 +114,7 @@ class Session(Link):
             self.peer,
             machine.features,
             self.uses,
-            dummy_auth=settings.dummy_mail_auth,
+            dummy_auth=settings.dummy_mail_auth and self.login is not None and self.login.done,
             assume_final=settings.assume_final,
         )
         trouble = self._unfit(transaction)
@@ -271,7 +272,25 @@ class Session(Link):
         self._ready()
 
     def _ready(self) -> None:
-        self._opened(self._check_hello(self) if self._check_hello is not None else None)
+        if self.login is None:
+            self._opened(None)
+        else:
+            self._login_step(self.login.start(self))
+
+    def _login_step(self, step: Trouble | bool) -> None:
+        if step is True:
+            self._opened(None)
+        elif step is not False:
+            self._opened(step)
+
+    def login_goes_on(self, step: Trouble | bool) -> None:
+        """A step of the login took some time."""
+        self._login_step(step)
+        self._pump()
+
+    def warn(self, text: str) -> None:
+        """A warning about this session."""
+        self._log.warning(text, self.number)
 
     def _on_hello_refused(self, event: machine_events.HelloRefused) -> None:
         self._opened(refused_trouble(self.peer, event.reply))
@@ -359,6 +378,9 @@ class Session(Link):
     def _on_command(self, event: machine_events.CommandReply) -> None:
         if event.phase is Phase.STARTTLS:
             self._on_starttls(event.reply)
+            return
+        if event.phase is Phase.AUTH and self.login is not None:
+            self._login_step(self.login.reply(self, event.reply))
             return
         transaction = self._transaction
         if transaction is None:

@@ -43,6 +43,7 @@ class Settings:
     bind_address6: str
     bind_address_enforce: bool
     dummy_mail_auth: bool
+    sender_dependent_login: bool  # a session is of one sender's: none is kept
     xforward: bool
     cache_destinations: str
     cache_on_demand: bool
@@ -75,6 +76,7 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         Phase.EHLO: helo,
         Phase.HELO: helo,
         Phase.LHLO: helo,
+        Phase.AUTH: helo,
         Phase.STARTTLS: seconds("smtp_starttls_timeout"),
         Phase.XFORWARD: seconds("smtp_xforward_timeout"),
         Phase.MAIL: seconds("smtp_mail_timeout"),
@@ -113,6 +115,8 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         bind_address6=bind6,
         bind_address_enforce=config.bool(own("smtp_bind_address_enforce")),
         dummy_mail_auth=config.bool(own("smtp_send_dummy_mail_auth")),
+        sender_dependent_login=config.bool(own("smtp_sasl_auth_enable"))
+        and config.bool(own("smtp_sender_dependent_authentication")),
         xforward=config.bool(own("smtp_send_xforward_command")),
         cache_destinations=config.get(own("smtp_connection_cache_destinations")),
         cache_on_demand=config.bool(own("smtp_connection_cache_on_demand")),
