@@ -54,6 +54,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         except ConfigError:
             return ""
 
+    classes = frozenset(word.lower() for word in config.words("notify_classes"))
     texts = {name: bounce_template.expand(item.text, lookup, config.seconds) for name, item in templates.items()}
     return Settings(
         templates=templates,
@@ -61,7 +62,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         myhostname=config.get("myhostname"),
         myorigin=config.get("myorigin"),
         mail_name=config.get("mail_name"),
-        notify_classes=frozenset(word.lower() for word in config.words("notify_classes")),
+        notify_classes=classes | {"2bounce"} if "bounce" in classes else classes,
         bounce_recipient=config.get("bounce_notice_recipient"),
         double_bounce_recipient=config.get("2bounce_notice_recipient"),
         delay_recipient=config.get("delay_notice_recipient"),

@@ -8,12 +8,14 @@ import socket
 import time
 from typing import Any
 
+from estafeta.clients.postmaster import Postmaster
 from estafeta.clients.rewrite import RewriteClient
 from estafeta.clients.verify import VerifyClient
 from estafeta.config.restrictions import restriction_problems
 from estafeta.daemons.smtpd import starttls
 from estafeta.daemons.smtpd.access import Access
 from estafeta.daemons.smtpd.authentication import Authentication
+from estafeta.daemons.smtpd.events import KINDS
 from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
 from estafeta.daemons.smtpd.other_client import OtherClients
@@ -26,6 +28,7 @@ from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import Channel
 from estafeta.ipc.messages import CleanupFlag
 from estafeta.mail.queue_id import QueueIdMaker
+from estafeta.mail.transcript import Transcript
 from estafeta.service.daemon import Daemon
 from estafeta.tables.match_list import AddressList, DomainList, StringList
 from estafeta.tables.table import LookupFailed, OpenOptions
@@ -54,6 +57,7 @@ class Smtpd(Daemon):
         self.sessions: set[Session] = set()
         self.last_commands: dict[int, str] = {}
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.settings.long_queue_ids)
+        self.postmaster = Postmaster(config, "SMTP server", KINDS, self.ids, self.log)
         self.now = time.monotonic
         self._stress = Stress(self, self.settings)
         self._stream = 0
@@ -132,6 +136,14 @@ class Smtpd(Daemon):
         self.context.client_opened()
         session.start()
 
+    def tell_postmaster(self, transcript: Transcript, where: str, reason: str) -> None:
+        """A session is over; something in it may be of interest."""
+        if self.postmaster.concerns(transcript):
+            self.run_soon(self.postmaster.tell(self.cleanup, transcript, where, reason=_cause(reason)))
+
+    def in_hand(self) -> bool:
+        return self.postmaster.pending > 0
+
     def ended(self, session: Session) -> None:
         """A session closed itself."""
         self.sessions.discard(session)
@@ -187,3 +199,8 @@ class Smtpd(Daemon):
         free = self._space[1]
         needed = max(self._min_free, (self.settings.message_size_limit * 3) // 2, size)
         return free >= needed
+
+
+def _cause(reason: str) -> str:
+    """``lost connection after DATA (5 bytes)`` without the place."""
+    return reason.partition(" after ")[0]

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 from estafeta.daemons.smtpd import authentication, envelope_commands, etrn, other_client, receive, session_commands, starttls
 from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict
 from estafeta.daemons.smtpd.event_line import event_line
+from estafeta.daemons.smtpd.events import note_command, note_reply
 from estafeta.daemons.smtpd.statistics import statistics
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
 from estafeta.mail.text import to_text
+from estafeta.mail.transcript import Transcript
 from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
 from estafeta.service.immediate_task import run_or_task
 from estafeta.tls.summary import Summary
@@ -65,6 +67,7 @@ class Session(Wire):
         "service",
         "tls",
         "transaction",
+        "transcript",
         "where",
     )  # fmt: skip
 
@@ -92,6 +95,7 @@ class Session(Wire):
         self.must_start_tls = service.settings.tls.enforced
         self.doomed = ""  # what is wrong with the client's certificate: said in answer to the next command
         self.transaction: Transaction | None = None
+        self.transcript = Transcript() if service.postmaster.wanted else None
         self.refused: Verdict | None = None  # smtpd_delay_reject = no: what the greeting was refused with
         self.counts: Counter[str] = Counter()
         self.errors = 0
@@ -145,6 +149,8 @@ class Session(Wire):
         if reason:
             self.info(f"{reason} from {self.where}")
         self.info(f"disconnect from {self.where}{statistics(self.counts)}")
+        if self.transcript is not None and self.transcript.classes:
+            self.service.tell_postmaster(self.transcript, self.where, reason)
         self.service.ended(self)
 
     def reply(self, line: bytes) -> None:
@@ -152,6 +158,8 @@ class Session(Wire):
         footer = self.service.footer
         if footer is not None and line[:1] in b"45":
             line = footer.added(line, self.facts.client_address, self.port)
+        if self.transcript is not None:
+            note_reply(self.transcript, line)
         super().reply(line)
 
     # -- log ----------------------------------------------------------------------------------------------------------
@@ -304,6 +312,9 @@ class Session(Wire):
         service = self.service
         settings = service.settings
         service.last_commands[self.number] = name.upper() if verb in _KNOWN else "UNKNOWN"
+        if self.transcript is not None:
+            may_be_secret = verb not in _KNOWN and "auth" in self.counts
+            note_command(self.transcript, command.line, is_auth=verb == b"AUTH", may_be_secret=may_be_secret)
         if not command.line.isascii() and not _is_utf8(command.line):
             self.reply(b"500 5.5.2 Error: bad UTF-8 syntax")
             self._count_error()
@@ -378,6 +389,8 @@ class Session(Wire):
         counts[name + "/ok"] += 1
         if verb not in ANYWHERE:
             self.machine.advance(verb)
+        if self.transcript is not None:
+            self.transcript.sent(reply)
         self._out.append(reply + b"\r\n")
 
     def failed(self, verb: bytes, reply: bytes) -> None:
