@@ -92,6 +92,8 @@ def _shortened(lines: tuple[bytes, ...]) -> tuple[bytes, ...]:
 def without_secrets(line: bytes) -> bytes:
     """An AUTH command or an answer to a challenge, as far as it may be shown: the mechanism."""
     words = line.split(None, 2)
-    if words and words[0].upper() == b"AUTH" and len(words) > 1:
+    if words and words[0].upper() == b"AUTH":
+        if len(words) == 1:
+            return words[0]
         return b"AUTH " + words[1][:20] + (b" " + SECRET if len(words) > 2 else b"")
     return SECRET

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from estafeta.mail.transcript import SECRET, Transcript, without_secrets
 from estafeta.protocol.smtp_client_commands import (
     Envelope,
     EnvelopeRecipient,
@@ -117,6 +118,8 @@ class SmtpClient:
         self.state = State.GREETING
         self.must_close = False
         """No further transaction may use this session."""
+        self.transcript: Transcript | None = None
+        """Where what is said is noted, if anybody wants to know; contents are not, nor what AUTH says."""
         self._reader = ReplyReader(line_filter)
         self._waiting: deque[tuple[Phase, int]] = deque([(Phase.GREETING, 0)])
         self._events: deque[Event] = deque()
@@ -218,6 +221,8 @@ class SmtpClient:
         transaction = self._current()
         self._go(Move.END_CONTENT)
         self._output.append(b".\r\n")
+        if self.transcript is not None:
+            self.transcript.sent(b".")
         for index in transaction.accepted if self.options.lmtp else (-1,):
             self._waiting.append((Phase.DOT, index))
         if quit_after:
@@ -283,6 +288,8 @@ class SmtpClient:
         return ConnectionLost(phase) if due else Closed()
 
     def _dispatch(self, reply: SmtpReply) -> None:
+        if self.transcript is not None:
+            self._note(self.transcript, reply)
         if reply.code == 421:
             self.must_close = True
         if not self._waiting:
@@ -354,6 +361,8 @@ class SmtpClient:
             # RFC 2920 section 3.1: the server waits for content although nobody is to get it.
             transaction.void = True
             self._output.append(b".\r\n")
+            if self.transcript is not None:
+                self.transcript.sent(b".")
             self._waiting.append((Phase.DOT, -1))
         else:
             if accepted:
@@ -390,6 +399,9 @@ class SmtpClient:
             for phase, index, _ in unsent:
                 self._waiting.append((phase, index))
             self._output.extend([command for _, _, command in unsent])
+            if self.transcript is not None:
+                for _, _, command in unsent:
+                    self.transcript.sent(command[:-2])
             unsent.clear()
             return
         if self._waiting:
@@ -416,7 +428,22 @@ class SmtpClient:
             raise LocalError("no transaction")
         return self._transaction
 
+    def _note(self, transcript: Transcript, reply: SmtpReply) -> None:
+        """Syntax errors, and success where there can be none, are the server's mistakes in the protocol, or ours."""
+        expected = self._waiting[0][0] if self._waiting else None
+        current = self._transaction
+        # What was pipelined behind a refusal is out of order for the server, and nobody's mistake.
+        moot = current is not None and (current.sender_ok is False or (expected is Phase.DATA and not current.accepted))
+        if not moot and (500 <= reply.code <= 504 or (expected is Phase.DATA and reply.positive)):
+            transcript.classes.add("protocol")
+        if expected is Phase.AUTH and reply.code == 334:
+            transcript.got(b"334 " + SECRET)
+        else:
+            transcript.got(*reply.lines)
+
     def _send(self, phase: Phase, line: bytes, index: int = 0) -> None:
+        if self.transcript is not None:
+            self.transcript.sent(without_secrets(line) if phase is Phase.AUTH else line[:-2])
         self._waiting.append((phase, index))
         self._output.append(line)
 

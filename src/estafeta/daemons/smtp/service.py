@@ -7,11 +7,13 @@ be tried after it; what a non-final server refuses for now goes to the next one;
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from estafeta.clients.postmaster import Postmaster
 from estafeta.daemons.smtp.cache import SessionCache
 from estafeta.daemons.smtp.connect import connect
 from estafeta.daemons.smtp.policy import Policy
@@ -26,6 +28,8 @@ from estafeta.dns.mx import RouteFailure, route
 from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import Connection, ServiceLost
 from estafeta.ipc.messages import DeliverReply, DeliverRequest, Message
+from estafeta.mail.queue_id import QueueIdMaker
+from estafeta.mail.transcript import Transcript
 from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.tables.braces import split_list
@@ -54,6 +58,9 @@ class Smtp(Daemon):
         self.resolver.preload()
         self.policy = Policy(self.config, self.settings, self.log.warning)
         self.policy.warn_at_start()
+        ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.config.bool("enable_long_queue_ids"))
+        program = "LMTP client" if self.settings.lmtp else "SMTP client"
+        self.postmaster = Postmaster(self.config, program, frozenset(("protocol",)), ids, self.log)
 
     async def start(self) -> None:
         self._rng = random.Random()
@@ -75,6 +82,9 @@ class Smtp(Daemon):
             self.cache.arrived(message.nexthop)
             self.context.last_activity = time.monotonic()
         self.server.handle(connection, number, message)
+
+    def in_hand(self) -> bool:
+        return self.postmaster.pending > 0
 
     def is_busy(self) -> bool:
         # The queue manager's connection stays open; only deliveries are work.
@@ -269,6 +279,8 @@ class Smtp(Daemon):
             number=delivery.number,
             login=login,
         )
+        if self.postmaster.wanted:
+            session.machine.transcript = Transcript()
         self.sessions.add(session)
         try:
             if peer.port:
@@ -288,10 +300,17 @@ class Smtp(Daemon):
     def _closed(self, session: Session) -> None:
         self.sessions.discard(session)
         self.cache.forget(session)
+        transcript = session.machine.transcript
+        if transcript is not None and session.had_mail and self.postmaster.concerns(transcript):
+            cleanup = self.context.channel(self.config.get("cleanup_service_name"))
+            first = f"Answers from {session.peer.relay} were not what the protocol allows."
+            self.run_soon(self.postmaster.tell(cleanup, transcript, session.peer.relay, first=first))
 
     async def _transact(self, session: Session, walk: _Walk, *, final: bool) -> bool:
         """Deliver over ``session``; True when it was a kept one that turned out dead."""
         delivery = walk.delivery
+        # What goes wrong with a notice is told to nobody: that would be another notice.
+        session.had_mail |= delivery.request.envelope.sender not in (b"", self.postmaster.sender)
         over: asyncio.Future[None] = self.context.loop.create_future()
 
         def ended(transaction: Transaction) -> None:

@@ -59,6 +59,7 @@ class Session(Link):
         self.uses = 0
         self.opened_at = loop.time()
         self.idle = False
+        self.had_mail = False  # of somebody's own, no notice
         self.queue_id = ""
         self._content = content
         self._on_closed = on_closed
