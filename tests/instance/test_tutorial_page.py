@@ -179,4 +179,4 @@ def test_page_is_whole(language: str) -> None:
 
     text = PAGES[language].read_text()
     assert [f"\n## {number}. " in text for number in range(1, 8)] == [True] * 7
-    assert text.count("\n```") == 2 * text.count("<!-- block: ")
+    assert text.count("\n```\n") == 2 * text.count("<!-- block: ") + text.count("\n```sh\n")
