@@ -63,6 +63,17 @@ class Maps:
     def __bool__(self) -> bool:
         return bool(self.tables)
 
+    def excludes(self, text: bytes) -> bool:
+        """True if certainly no line of ``text`` (LF line ends) is found in any table; false says nothing.
+
+        Pattern tables see it in one pass over the text. Not for line ends inside keys.
+        """
+        for table in self.tables:
+            excludes: Callable[[bytes], bool] | None = getattr(table, "excludes", None)
+            if excludes is None or not excludes(text):
+                return False
+        return True
+
     @property
     def label(self) -> str:
         """The parameter that names the tables."""

@@ -14,7 +14,7 @@ from typing import Protocol
 from estafeta.tables.braces import inside, split_list
 from estafeta.tables.lines import logical_lines
 from estafeta.tables.posix_regex import MatchFailed, PatternError
-from estafeta.tables.prefilter import Prefilter, re2_form
+from estafeta.tables.prefilter import LineFilter, Prefilter, re2_form
 from estafeta.tables.rules import BadRule, RuleLine, Template, parse_rules, parse_template
 from estafeta.tables.table import LookupFailed, OpenOptions, TableError, is_utf8
 from estafeta.tables.watch import FileWatch
@@ -114,6 +114,7 @@ class RuleSet:
         self._prefilter = Prefilter(forms)
         self._plain = all(rule.parent < 0 and not rule.negated for rule in self.rules)
         self._negated = [n for n in self._final if self.rules[n].negated]
+        self._line_filter = LineFilter(forms) if not self._negated else None
 
     def _warn(self, line: int, text: str) -> None:
         self._options.warn(f"{self._label}, line {line}: {text}")
@@ -155,6 +156,10 @@ class RuleSet:
                 self._options.warn(str(err))
                 raise BadRule("bad replacement syntax: skipping this rule")
             raise
+
+    def excludes(self, text: bytes) -> bool:
+        """True if certainly no line of ``text`` (LF line ends) has a result."""
+        return self._line_filter is not None and self._line_filter.excludes(text)
 
     def find(self, subject: bytes) -> str | None:
         """The result of the first rule that matches."""
@@ -249,10 +254,7 @@ class PatternTable:
                 lines = list(logical_lines(file.read()))
         return RuleSet(self._kind, self._source, lines, self._engine, self._options)
 
-    async def lookup(self, key: str) -> str | None:
-        """The result of the first rule that matches the whole ``key``; raises LookupFailed."""
-        if self._closed:
-            raise LookupFailed(self.name, "the table is closed")
+    def _refresh(self) -> None:
         if self._watch is not None:
             stamp = self._watch.changed()
             if stamp is not None:
@@ -262,6 +264,17 @@ class PatternTable:
                     pass
                 else:
                     self._watch.accept(stamp)
+
+    def excludes(self, text: bytes) -> bool:
+        """True if certainly no line of ``text`` (LF line ends) has a result; false says nothing."""
+        self._refresh()
+        return not self._closed and self._rules.excludes(text)
+
+    async def lookup(self, key: str) -> str | None:
+        """The result of the first rule that matches the whole ``key``; raises LookupFailed."""
+        if self._closed:
+            raise LookupFailed(self.name, "the table is closed")
+        self._refresh()
         if self._options.utf8 and not is_utf8(key):
             return None
         subject = key.encode("utf-8", "surrogateescape")

@@ -138,3 +138,51 @@ class Prefilter:
             hits.extend(self._always)
         hits.sort()
         return hits
+
+
+_ANCHORS_OF_TEXT = re.compile(rb"\\[AzZG]|\(\?")  # mean the whole subject, or change what ^ and $ mean
+
+
+class LineFilter:
+    """Whether any line of a text can match any pattern: one pass over the text instead of one for each line.
+
+    Only where every pattern has a form that means at least as much with ``^`` and ``$`` at the lines of a text. Invariant: "no"
+    is certain.
+    """
+
+    __slots__ = ("_set",)
+
+    def __init__(self, forms: Sequence[bytes | None]) -> None:
+        """``forms`` as for Prefilter."""
+        self._set: Any = None
+        lines = []
+        for form in forms:
+            if form is None:
+                return
+            head, _, pattern = form.partition(b")")
+            if _ANCHORS_OF_TEXT.search(pattern):
+                return
+            lines.append((b"(?im)" if b"i" in head else b"(?m)") + pattern)
+        try:
+            import re2
+        except ImportError:
+            return
+        options = re2.Options()
+        options.encoding = re2.Options.Encoding.LATIN1
+        options.log_errors = False
+        options.never_capture = True
+        options.max_mem = max(64 << 20, 32768 * len(forms))
+        pattern_set = re2.Set.SearchSet(options)
+        try:
+            for line in lines:
+                pattern_set.Add(line)
+            pattern_set.Compile()
+        except re2.error:
+            return
+        self._set = pattern_set
+
+    def excludes(self, text: bytes) -> bool:
+        """True if certainly no line of ``text`` (LF line ends) matches; false says nothing."""
+        if self._set is None or b"\v" in text or b"\0" in text:
+            return False
+        return not self._set.Match(text)

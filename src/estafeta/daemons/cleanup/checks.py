@@ -266,6 +266,12 @@ class Inspection:
         out: list[bytes] = []
         start = kept_from = 0
         end = len(data)
+        whole_lines = end if last else data.rfind(b"\n") + 1
+        text = data[:whole_lines].replace(b"\r\n", b"\n")
+        if self._checks.body.excludes(text) and max(map(len, text.split(b"\n"))) <= line_limit:
+            self._body_seen += len(text)  # the usual case: nothing in sight
+            self._line = data[whole_lines:]
+            return data[:whole_lines]
         while start < end:
             stop = data.find(b"\n", start) + 1
             if stop == 0:
