@@ -23,12 +23,13 @@ from estafeta.sasl.properties import (
     Mechanism,
 )
 from estafeta.sasl.server import ClientFacts, Exchange, Reply
-from estafeta.sasl.vocabulary import GENERIC, PROTOCOL, SaslFailed, ServerNames, Unavailable
+from estafeta.sasl.vocabulary import SaslFailed, ServerNames, Unavailable
 
 _CONNECT_S = 10.0
-_REPLY_S = 120.0
+_REPLY_S = 30.0  # Dovecot holds back who failed for up to 15 seconds
 _MAX_LINE = 65536
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]*={0,2}")
+_LOST = "Connection lost to authentication server"
 _ESCAPE = re.compile(r"\x01([01trn])")
 _UNESCAPED = {"0": "\0", "1": "\x01", "t": "\t", "r": "\r", "n": "\n"}
 _WEAKNESS = {"plaintext": NOPLAINTEXT, "active": NOACTIVE, "dictionary": NODICTIONARY, "anonymous": NOANONYMOUS}
@@ -171,13 +172,12 @@ class _DovecotExchange:
         self._client = client
         self._connection: _Connection | None = None
         self._number = 0
-        self._challenge = ""
 
     async def begin(self, initial: bytes | None) -> Reply:
         try:
             connection = await self._server.connection()
         except Unavailable as error:
-            raise SaslFailed(GENERIC, str(error), temporary=True) from None
+            raise SaslFailed(_LOST, str(error), temporary=True) from None
         if not any(known.name == self._mechanism and known.fits(self._options) for known in connection.mechanisms):
             raise SaslFailed("Invalid authentication mechanism")
         self._connection = connection
@@ -189,32 +189,27 @@ class _DovecotExchange:
         if client.encrypted:
             words.append("secured")
         if initial is not None:
-            words.append(f"resp={self._checked(initial)}")  # the last parameter, by the protocol
+            words.append(f"resp={_checked(initial, 'initial')}")  # the last parameter, by the protocol
         return await self._ask(connection, "\t".join(words))
 
     async def step(self, response: bytes) -> Reply:
         connection = self._connection
-        if connection is None or self._server is None:
-            raise SaslFailed(GENERIC, "Connection lost to Dovecot auth service", temporary=True)
-        return await self._ask(connection, f"CONT\t{self._number}\t{self._checked(response)}")
-
-    def _checked(self, text: bytes) -> str:
-        if not _BASE64.fullmatch(text):
-            raise SaslFailed(PROTOCOL)
-        return text.decode()
+        if connection is None:
+            raise SaslFailed(_LOST, temporary=True)
+        return await self._ask(connection, f"CONT\t{self._number}\t{_checked(response, 'continued')}")
 
     async def _ask(self, connection: _Connection, line: str) -> Reply:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[str]] = loop.create_future()
         if connection.writer.is_closing():
-            raise SaslFailed(GENERIC, "Connection lost to Dovecot auth service", temporary=True)
+            raise SaslFailed(_LOST, temporary=True)
         connection.waiting[self._number] = waiting
         connection.writer.write(line.encode() + b"\n")
         limit = loop.call_later(_REPLY_S, _time_out, waiting)
         try:
             answer = await waiting
         except Unavailable as error:
-            raise SaslFailed(GENERIC, str(error), temporary=True) from None
+            raise SaslFailed(_LOST, str(error), temporary=True) from None
         finally:
             limit.cancel()
             connection.waiting.pop(self._number, None)
@@ -222,22 +217,28 @@ class _DovecotExchange:
 
     def _outcome(self, answer: list[str]) -> Reply:
         if answer[0] == "CONT":
-            self._challenge = answer[1] if len(answer) > 1 else ""
-            return Reply(self._challenge.encode())
+            return Reply(answer[1].encode() if len(answer) > 1 else b"")
         self._connection = None
         said = parameters(answer[1:])
         user = said.get("user", "")
         if answer[0] == "OK":
             if not user:
-                raise SaslFailed(GENERIC, "Dovecot auth service gave no user name", temporary=True)
+                raise SaslFailed(_LOST, "Dovecot auth service gave no user name", temporary=True)
             return Reply(None, user)
         temporary = "temp" in said
-        raise SaslFailed(said.get("reason") or self._challenge, user=user, temporary=temporary)
+        raise SaslFailed(said.get("reason") or "(reason unavailable)", user=user, temporary=temporary)
 
     def abort(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and not connection.writer.is_closing():
             connection.writer.write(b"CANCEL\t%d\n" % self._number)
+
+
+def _checked(text: bytes, what: str) -> str:
+    """Base64 as it came: Dovecot looks closer, but it must be one word."""
+    if not _BASE64.fullmatch(text):
+        raise SaslFailed(f"Invalid base64 data in {what} response")
+    return text.decode()
 
 
 def _time_out(waiting: asyncio.Future[list[str]]) -> None:

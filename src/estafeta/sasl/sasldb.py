@@ -69,6 +69,10 @@ class Sasldb:
             if stamp == self._stamp:
                 return
             fresh = OPEN_FILES.acquire(self.path)
+        except PermissionError as error:
+            # Without the privileges of the beginning: what was found out then holds, until the master replaces the worker.
+            self.problem = self.problem or f"open {self.path}: {error.strerror}"
+            return
         except OSError as error:
             self.problem = f"open {self.path}: {error.strerror}"
             return

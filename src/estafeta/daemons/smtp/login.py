@@ -122,6 +122,7 @@ class Logins:
         if len(self._failures) >= _REMEMBERED_FAILURES:
             self._failures.clear()
         text = trouble.text.replace("SASL authentication failed", "SASL [CACHED] authentication failed", 1)
+        text = text.replace(peer.name, peer.host, 1)
         self._failures[self._key(peer, credentials)] = (now + self._remember_s, replace(trouble, text=text))
 
 

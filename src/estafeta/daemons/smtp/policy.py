@@ -149,7 +149,10 @@ class Policy:
             credentials = await self._logins.credentials(peer, destination, delivery.request.envelope.sender)
         except LookupFailed as error:
             self._warn(str(error))
-            return Trouble("4.3.0", "SASL password lookup failure", throttle=True, mta=peer.host)
+            name = parameter_name("smtp_sasl_password_maps", self._settings.lmtp)
+            self._warn(f"{delivery.request.envelope.queue_id}: {name} lookup error")
+            text = f"local data error while talking to {peer.name}"
+            return Trouble("4.3.0", text, throttle=True, relay=peer.relay, mta=peer.host)
         return Login(self._logins, credentials) if credentials is not None else None
 
 

@@ -332,7 +332,7 @@ class Session(Wire):
             self.close()
             return
         if len(command.line) >= settings.line_length_limit:
-            start = to_text(command.line[:30]) if verb in _KNOWN and verb != b"AUTH" else to_text(verb[:4])
+            start = "AUTH" if verb == b"AUTH" else "" if self.counts["auth"] else to_text(command.line[:30])
             self.warning(f"{self.where}: request longer than {settings.line_length_limit}: {start}...")
         if self.machine.has_input and (verb in _LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
             self.improper_pipelining(verb)
