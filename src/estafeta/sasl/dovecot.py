@@ -57,6 +57,10 @@ def _value(text: str) -> str:
     return re.sub(r"[\t\r\n\0\x01]", "", text)
 
 
+class _Stale(Unavailable):
+    """The connection ended before the answer came."""
+
+
 @dataclass(slots=True, eq=False)
 class _Connection:
     reader: asyncio.StreamReader
@@ -158,7 +162,7 @@ class DovecotServer:
             connection.writer.close()
             for waiting in connection.waiting.values():
                 if not waiting.done():
-                    waiting.set_exception(Unavailable("Connection lost to Dovecot auth service"))
+                    waiting.set_exception(_Stale("Connection lost to Dovecot auth service"))
             connection.waiting.clear()
 
 
@@ -175,6 +179,16 @@ class _DovecotExchange:
 
     async def begin(self, initial: bytes | None) -> Reply:
         try:
+            return await self._begin(initial)
+        except _Stale:
+            pass  # the connection had been open for a while, and Dovecot was started anew
+        try:
+            return await self._begin(initial)
+        except _Stale as error:
+            raise SaslFailed(_LOST, str(error), temporary=True) from None
+
+    async def _begin(self, initial: bytes | None) -> Reply:
+        try:
             connection = await self._server.connection()
         except Unavailable as error:
             raise SaslFailed(_LOST, str(error), temporary=True) from None
@@ -190,7 +204,7 @@ class _DovecotExchange:
             words.append("secured")
         if initial is not None:
             words.append(f"resp={_checked(initial, 'initial')}")  # the last parameter, by the protocol
-        return await self._ask(connection, "\t".join(words))
+        return await self._ask(connection, "\t".join(words), first=True)
 
     async def step(self, response: bytes) -> Reply:
         connection = self._connection
@@ -198,16 +212,22 @@ class _DovecotExchange:
             raise SaslFailed(_LOST, temporary=True)
         return await self._ask(connection, f"CONT\t{self._number}\t{_checked(response, 'continued')}")
 
-    async def _ask(self, connection: _Connection, line: str) -> Reply:
+    async def _ask(self, connection: _Connection, line: str, *, first: bool = False) -> Reply:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[list[str]] = loop.create_future()
         if connection.writer.is_closing():
+            if first:
+                raise _Stale("Connection lost to Dovecot auth service")
             raise SaslFailed(_LOST, temporary=True)
         connection.waiting[self._number] = waiting
         connection.writer.write(line.encode() + b"\n")
         limit = loop.call_later(_REPLY_S, _time_out, waiting)
         try:
             answer = await waiting
+        except _Stale as error:
+            if first:
+                raise
+            raise SaslFailed(_LOST, str(error), temporary=True) from None
         except Unavailable as error:
             raise SaslFailed(_LOST, str(error), temporary=True) from None
         finally:

@@ -15,7 +15,7 @@ from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import Command
 from estafeta.sasl import app_conf
 from estafeta.sasl.dovecot import DovecotServer
-from estafeta.sasl.properties import Mechanism, read_options
+from estafeta.sasl.properties import MECHANISMS, Mechanism, read_options
 from estafeta.sasl.server import ClientFacts, CyrusServer, Reply, SaslServer
 from estafeta.sasl.vocabulary import SaslFailed, ServerNames, Unavailable
 from estafeta.tables.match_list import AddressList, StringList
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from estafeta.daemons.smtpd.session import Session
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"[A-Z0-9_-]{1,20}")  # RFC 4422 section 3.1
 _BEFORE_AUTH = (b"PIPELINING", b"SIZE", b"VRFY", b"ETRN", b"STARTTLS")  # Postfix's order
 
 
@@ -137,7 +138,13 @@ async def auth_command(session: Session, command: Command) -> None:
         if refusal is not None:
             session.failed(b"AUTH", refusal)
             return
-    await _authenticate(session, authentication, to_text(words[0]), words[1] if len(words) == 2 else None)
+    await _authenticate(session, authentication, _method(words[0]), words[1] if len(words) == 2 else None)
+
+
+def _method(word: bytes) -> str:
+    """The name of a mechanism; what may be anything else (a client that forgot the mechanism) is in no reply and no log line."""
+    text = to_text(word)
+    return text if _NAME.fullmatch(text) or text.upper() in MECHANISMS else "(unknown)"
 
 
 async def _authenticate(session: Session, authentication: Authentication, method: str, initial: bytes | None) -> None:
@@ -146,7 +153,6 @@ async def _authenticate(session: Session, authentication: Authentication, method
         facts.client_address, session.port, facts.server_address, facts.server_port, encrypted=session.tls is not None
     )
     exchange = authentication.server.exchange(method, authentication.options(session), client)
-    method = _shown(method)
     try:
         reply: Reply = await exchange.begin(initial)
         while reply.challenge is not None:
