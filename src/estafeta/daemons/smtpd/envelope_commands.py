@@ -227,7 +227,8 @@ def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes
         if session.service.authentication is not None:
             if transaction.sasl_sender is not None:
                 raise _BadParameter(b"503 5.5.4 Error: multiple AUTH= options")
-            transaction.sasl_sender = _UNPRINTABLE.sub("?", to_text(value)) if session.facts.sasl_username else ""
+            known = session.facts.sasl_username and value != b"<>"
+            transaction.sasl_sender = _UNPRINTABLE.sub("?", to_text(value)) if known else ""
     else:
         raise _BadParameter(b"555 5.5.4 Unsupported option: " + parameter)
 
