@@ -171,7 +171,7 @@ def _enqueue(options: Options, config: Config) -> int:
             limit=limit,
         )
         if content is None:
-            return fatal(f"{who}: message file too big")
+            return fatal(f"{os.fsdecode(sender)}({os.getuid()}): message file too big")
         if options.from_headers:
             recipients += recipients_in_headers(content)
             if not recipients:

@@ -46,7 +46,11 @@ class MboxJob:
     owner: int | None
     lock: LockPolicy
     special_files: bool = False  # /dev/null and pipes are allowed (aliases, .forward)
-    kind: str = "mailbox"  # or file: how failures call it
+    failing: str = ""  # how the text of a failure begins; without: that of virtual(8)
+
+    def failure(self, dsn: str, reason: str) -> MboxError:
+        """What is said of a delivery that failed for ``reason``."""
+        return MboxError(dsn, (self.failing or f"delivery failed to mailbox {self.path}: ") + reason)
 
 
 def from_line(sender: bytes, when: float) -> bytes:
@@ -120,7 +124,7 @@ async def _append(job: MboxJob, body: Iterable[bytes], uid: int, gid: int) -> No
             raise _failure(error, job) from None
     else:
         text = f"unable to lock for exclusive access: {os.strerror(errno.EAGAIN)}"
-        raise MboxError("4.2.0", f"delivery failed to {job.kind} {job.path}: {text}")
+        raise job.failure("4.2.0", text)
     try:
         if opened.regular:
             await loop.run_in_executor(None, os.fsync, opened.fd)
@@ -145,11 +149,8 @@ def _failure(error: OSError, job: MboxJob) -> MboxError:
     elif error.filename:
         what = "cannot open file"
     else:
-        what = "cannot append message"
-    text = os.strerror(error.errno or 0)
-    if error.errno == errno.EFBIG:
-        return MboxError(dsn, f"cannot update mailbox {job.path} for user: {text}")
-    return MboxError(dsn, f"delivery failed to {job.kind} {job.path}: {what}: {text}")
+        what = "error writing message"
+    return job.failure(dsn, f"{what}: {os.strerror(error.errno or 0)}")
 
 
 def _begin(job: MboxJob, body: Iterable[bytes]) -> _Open:

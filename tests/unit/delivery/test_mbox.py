@@ -105,7 +105,7 @@ def test_what_is_refused(tmp_path: Path, kind: str) -> None:
 
 
 def test_dev_null_is_a_place_for_aliases_only() -> None:
-    append(Path("/dev/null"), special_files=True, kind="file")
+    append(Path("/dev/null"), special_files=True)
     with pytest.raises(MboxError):
         append(Path("/dev/null"))
 

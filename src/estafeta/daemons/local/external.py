@@ -122,7 +122,9 @@ class External:
         settings = self.settings
         envelope = attempt.delivery.request.envelope
         head = from_line(envelope.sender, time.time()) + self.head(attempt, state, "file")
-        job = MboxJob(path, head, settings.mailbox_limit, owner, settings.lock, special_files=kind == "file", kind=kind)
+        is_file = kind == "file"
+        failing = f"cannot append message to file {path}: " if is_file else f"cannot update mailbox {path} for user {rights.name}. "
+        job = MboxJob(path, head, settings.mailbox_limit, owner, settings.lock, special_files=is_file, failing=failing)
         try:
             await self._mboxes.append(job, attempt.source.chunks(), rights.uid, group)
         except MboxError as error:

@@ -202,7 +202,7 @@ async def _ask_proxy(session: Session, transaction: Transaction, line: bytes) ->
 def _mail_parameter(session: Session, transaction: Transaction, parameter: bytes) -> None:
     name, _, value = parameter.partition(b"=")
     name = name.upper()
-    if name == b"SIZE":
+    if name == b"SIZE" and len(parameter) > 4:  # without "=" it is no option that we know
         if not value.isdigit():
             raise _BadParameter(b"501 5.5.4 Bad message size syntax")
         if len(value) > 18:

@@ -340,7 +340,8 @@ class Session(Wire):
             if verb in settings.noop_commands:
                 self._ok("noop", b"250 2.0.0 Ok")
             else:
-                self._failed("unknown", b"500 5.5.2 Error: command not recognized")
+                wrong = b"command not recognized" if verb else b"bad syntax"
+                self._failed("unknown", b"500 5.5.2 Error: " + wrong)
             return
         if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
             self._too_many_errors()

@@ -198,7 +198,7 @@ class Virtual(Daemon):
         try:
             await self.mboxes.append(job, source.chunks(), mailbox.uid, mailbox.gid)
         except MboxError as error:
-            text = f"mailbox delivery failed: {error.text}" if False else error.text
+            text = error.text
             if error.dsn.startswith("5"):
                 delivery.bounced(index, error.dsn, text, RELAY)
             else:
