@@ -7,7 +7,9 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import socketserver
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,3 +308,52 @@ def test_a_login_is_not_shared() -> None:
         assert log.count("sasl_username=two@") == 1
     finally:
         finish(server)
+
+
+class _Lmtp(socketserver.StreamRequestHandler):
+    """An LMTP server that wants a login."""
+
+    def handle(self) -> None:
+        said: list[bytes] = self.server.said  # type: ignore[attr-defined]
+        self.wfile.write(b"220 sink LMTP\r\n")
+        for line in self.rfile:
+            said.append(line.strip())
+            verb = line.split()[0].upper()
+            if verb == b"LHLO":
+                self.wfile.write(b"250-sink\r\n250 AUTH PLAIN LOGIN\r\n")
+            elif verb == b"AUTH":
+                self.wfile.write(b"235 2.7.0 ok\r\n")
+            elif verb == b"DATA":
+                self.wfile.write(b"354 go\r\n")
+                while self.rfile.readline() != b".\r\n":
+                    pass
+                self.wfile.write(b"250 2.0.0 taken\r\n")
+            else:
+                self.wfile.write(b"250 2.0.0 ok\r\n")
+
+
+def test_lmtp_has_its_own_parameters() -> None:
+    server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Lmtp)
+    server.daemon_threads = True
+    said: list[bytes] = []
+    server.said = said  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    settings = (
+        f"transport_maps = inline:{{ {{ discard.test = lmtp:inet:127.0.0.1:{port} }} }}\nsmtp_sasl_auth_enable = no\n"
+        "lmtp_sasl_auth_enable = yes\nlmtp_sasl_security_options = noanonymous\nlmtp_sasl_mechanism_filter = !login, static:all\n"
+        "lmtp_sasl_password_maps = inline:{ { 127.0.0.1 = joe:secret } }\nlmtp_send_dummy_mail_auth = yes\n"
+    )
+    try:
+        with running(settings) as instance:
+            with Client(instance.port) as talk:
+                talk.reply()
+                for line in (b"EHLO x", b"MAIL FROM:<a@x.test>", b"RCPT TO:<a@discard.test>", b"DATA"):
+                    talk.ask(line)
+                assert talk.ask(b"Subject: x\r\n\r\nbody\r\n.").startswith(b"250")
+            instance.wait_log("to=<a@discard.test>, .*status=sent")
+        assert b"AUTH PLAIN " + encode(b"\0joe\0secret") in said
+        assert b"MAIL FROM:<a@x.test> AUTH=<>" in said
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "support"))
 
 import peers  # noqa: E402
+from support.certificates import Authority  # noqa: E402
 from support.instance import Client, free_port  # noqa: E402
 from support.sasl_servers import DOVECOT, dovecot  # noqa: E402
+from support.tls_client import TlsClient, client_context  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -51,6 +53,15 @@ broken_sasl_auth_clients    = yes
 smtpd_sasl_local_domain     = $mydomain
 #smtpd_sasl_auth_enable     = yes
 smtpd_relay_restrictions =
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
+virtual_mailbox_domains = box.test
+virtual_mailbox_maps = static:user/
+virtual_mailbox_base = {top}/mail
+virtual_minimum_uid = 1
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
 smtpd_recipient_restrictions =
     permit_mynetworks
     permit_sasl_authenticated
@@ -68,10 +79,14 @@ MASTER_CF = f"""\
 127.0.0.1:{{except}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_exceptions_networks=127.0.0.0/8
 127.0.0.1:{{filter}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_mechanism_filter=!plain,static:rest
 127.0.0.1:{{tlsonly}} inet n - n - - smtpd {ENABLED} -o smtpd_tls_auth_only=yes
+127.0.0.1:{{rate}} inet n - n - - smtpd {ENABLED} -o smtpd_client_auth_rate_limit=2
+127.0.0.1:{{header}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_authenticated_header=yes -o smtpd_tls_received_header=yes
+127.0.0.1:{{noheader}} inet n - n - - smtpd {ENABLED}
+tlsmgr unix - - n 1000? 1 tlsmgr
 127.0.0.1:{{nomux}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_path=nomux
 127.0.0.1:{{dovecot}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_type=dovecot -o smtpd_sasl_path={{socket}}
 """ + "".join(f"127.0.0.1:{{{m}}} inet n - n - - smtpd {ENABLED} -o smtpd_sasl_path={m} -o content_filter=discard:\n" for m in MECHANISMS)
-PORTS = ("smtp", "auth", "secure", "except", "filter", "tlsonly", "nomux", "dovecot", *MECHANISMS)
+PORTS = ("smtp", "auth", "secure", "except", "filter", "tlsonly", "rate", "header", "noheader", "nomux", "dovecot", *MECHANISMS)
 PASSWORD = "secret,=word"
 
 
@@ -88,6 +103,7 @@ class Scene:
     """Both systems and their ports; a Dovecot for both."""
 
     def __init__(self, top: Path, mux: str) -> None:
+        pair = Authority(top / "ca").issue("mail.here.test", "mail.here.test", rsa_key=True)
         numbers = iter(_free_ports(2 * len(PORTS)))
         self.ports = {name: {port: next(numbers) for port in PORTS} for name in peers.NAMES}
         self.systems = {}
@@ -100,7 +116,7 @@ class Scene:
             port = self.ports[other]["SCRAM-SHA-1"]
             routes += f"{{ unlisted.test = smtp:[127.0.0.2]:{port} }} {{ bad.test = smtp:[127.0.0.1]:{self.ports[other]['auth']} }} "
             passwords += f"[127.0.0.1]:{self.ports[other]['auth']} user:wrong\n"
-            values = {**self.ports[name], "routes": routes, "socket": mux}
+            values = {**self.ports[name], "routes": routes, "socket": mux, "certificate": pair.certificate, "key": pair.key}
             master = re.sub(r"\{([A-Z0-9-]+)\}", lambda match, name=name: str(self.ports[name][match[1]]), MASTER_CF)
             system = peers.Peer(name, top / name, MAIN_CF, master, values=values, files={"auth_passwd": passwords})
             self.systems[name] = system
@@ -220,6 +236,36 @@ def test_dovecot(scene: Scene) -> None:
         said[name] = _said(scene, name, start)
     assert replies["estafeta"] == replies["postfix"]
     assert said["estafeta"] == said["postfix"]
+
+
+def test_how_often(scene: Scene) -> None:
+    """smtpd_client_auth_rate_limit, counted by anvil."""
+    talk = [b"EHLO x", b"AUTH PLAIN " + BAD, b"AUTH", b"AUTH PLAIN " + BAD, b"AUTH PLAIN " + BAD, b"AUTH PLAIN " + GOOD, b"QUIT"]
+    replies = {name: _talk(scene, name, "rate", talk) for name in peers.NAMES}
+    assert replies["estafeta"] == replies["postfix"]
+    assert b"450 4.7.1 Error: too many AUTH commands from 127.0.0.1\r\n" in replies["estafeta"]
+
+
+def test_received_headers_and_tls(scene: Scene) -> None:
+    """AUTH before STARTTLS does not count; what the Received header says with and without TLS."""
+    envelope = [b"MAIL FROM:<a@b.c>", b"RCPT TO:<user@box.test>", b"DATA", b"Subject: x\r\n\r\nbody\r\n.", b"QUIT"]
+    replies, headers = {}, {}
+    for name, system in scene.systems.items():
+        said = []
+        for port in ("header", "noheader"):
+            said += _talk(scene, name, port, [b"EHLO x", b"AUTH PLAIN " + GOOD, *envelope])
+            with TlsClient(scene.ports[name][port]) as client:
+                said += [client.reply(), *(client.ask(line) for line in (b"EHLO x", b"AUTH PLAIN " + GOOD, b"STARTTLS"))]
+                client.secure(client_context())
+                said.append(client.ask(b"EHLO x"))
+                said += [client.ask(line) for line in (b"MAIL FROM:<a@b.c> AUTH=<>", b"RSET", b"AUTH PLAIN " + GOOD, *envelope)]
+        replies[name] = [peers.normal(reply.decode()) for reply in said]
+        folder = system.mail / "user" / "new"
+        peers.wait_until(lambda folder=folder: folder.is_dir() and len(list(folder.iterdir())) == 4, 15, "four messages")
+        texts = [path.read_text().partition("Received: ")[2].partition("\nSubject")[0] for path in folder.iterdir()]
+        headers[name] = sorted(peers.normal(text) for text in texts)
+    assert replies["estafeta"] == replies["postfix"]
+    assert headers["estafeta"] == headers["postfix"]
 
 
 def test_cram_md5_with_and_without_a_realm(scene: Scene) -> None:

@@ -130,14 +130,14 @@ async def auth_command(session: Session, command: Command) -> None:
     if session.transaction is not None:
         session.failed(b"AUTH", b"503 5.5.1 Error: MAIL transaction in progress")
         return
-    if not 1 <= len(words) <= 2:
-        session.failed(b"AUTH", b"501 5.5.4 Syntax: AUTH mechanism")
-        return
     if session.is_limited:
         refusal = await session.service.limits.exceeded(session, "auth")
         if refusal is not None:
             session.failed(b"AUTH", refusal)
             return
+    if not 1 <= len(words) <= 2:
+        session.failed(b"AUTH", b"501 5.5.4 Syntax: AUTH mechanism")
+        return
     await _authenticate(session, authentication, _method(words[0]), words[1] if len(words) == 2 else None)
 
 
