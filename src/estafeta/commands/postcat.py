@@ -112,7 +112,7 @@ def _submission(found: maildrop.Submission, parts: set[str], name: str) -> None:
 
 def _records(envelope: Envelope, done: set[int]) -> Iterator[str]:
     if envelope.size:
-        yield f"message_size: {envelope.size:15d} {len(envelope.recipients):15d} {envelope.log_size or envelope.size:15d}"
+        yield f"message_size: {envelope.size:15d} {len(envelope.recipients):15d} {envelope.size:15d}"
     yield f"message_arrival_time: {_time(envelope.arrived_at)}"
     attributes = {
         "envelope_id": to_text(envelope.envid), "ret_flags": {"FULL": "1", "HDRS": "2"}.get(envelope.ret, ""),

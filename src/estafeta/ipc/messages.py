@@ -68,7 +68,7 @@ class Envelope(msgspec.Struct, array_like=True):
     next_try_at: float = 0.0
     warned: bool = False  # the delay warning has been sent
     hold: bool = False
-    log_size: int = 0  # size as Postfix counts it (LF line ends), for log lines and limits
+    log_size: int = 0  # no longer used: Postfix's size, too, counts two octets for each line end
     redirect: bytes = b""
     sender_original: bytes = b""
 

@@ -36,6 +36,7 @@ from estafeta.system.log import FileSink, Log, Sink, open_sink
 
 STOP_S = 10.0
 RESTART_DELAY_S = 1.0
+NOT_NEEDED = frozenset(("flush", "proxymap", "scache", "tlsmgr"))  # others do what they are for: docs/differs.md
 ALIASES = {"nqmgr": "qmgr", "oqmgr": "qmgr", "lmtp": "smtp", "retry": "error", "defer": "bounce", "trace": "bounce"}
 
 
@@ -432,7 +433,8 @@ class Master:
         except ConfigError:
             if name not in KNOWN_PROGRAMS and name != service.name:
                 raise  # postfix check tells a misspelt program from an agent of the administrator's own
-            self.log.warning(f"service {service.name}/{service.type}: {name} is not implemented: not started")
+            if name not in NOT_NEEDED:
+                self.log.warning(f"service {service.name}/{service.type}: {name} is not implemented: not started")
             return None
 
     def _replace(self, old: Running, entry: Running) -> None:

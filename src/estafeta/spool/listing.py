@@ -31,7 +31,7 @@ def listed(queued: scan.Queued, queue_name: str, empty_address: str) -> Listed:
         for index, recipient in enumerate(envelope.recipients)
         if index not in queued.done
     ]
-    size = envelope.log_size or envelope.size or queued.place.content_length
+    size = envelope.size or queued.place.content_length
     sender = to_text(envelope.sender) or empty_address
     return Listed(queue_name, envelope.queue_id, int(envelope.arrived_at), size, sender, recipients)
 

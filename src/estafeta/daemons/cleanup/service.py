@@ -57,7 +57,6 @@ class _Stream:
     flags: int
     refusal: _Refusal | None = None
     inspection: Inspection | None = None  # set while the body may still be of interest
-    line_feeds: int = 0
     pending: list[Chunk] = field(default_factory=list)
     ready: bool = False
     number: int = 0  # of the request that waits for the answer
@@ -151,13 +150,13 @@ class Cleanup(Daemon):
             head, body_start = await self._process(message, inspection)
             if inspection is None:
                 content = head + message.content[body_start:]
-                self._measure(envelope, content, self._lines(message, head, body_start), dots=message.dots)
+                self._measure(envelope, content, dots=message.dots)
             else:
                 body = message.content[body_start:]
                 if inspection.wants_body:
                     body = await inspection.body(body, last=True)
                 content = head + body
-                self._measure(envelope, content, content.count(b"\n"), dots=True)
+                self._measure(envelope, content, dots=True)
                 if not await self._decide(envelope, inspection.decision, message.flags):
                     connection.reply(number, EnqueueReply(CleanupStatus.DISCARDED, envelope.queue_id))
                     return
@@ -193,16 +192,8 @@ class Cleanup(Daemon):
         self.journal.add(envelope, content, safe)
 
     @staticmethod
-    def _lines(message: Enqueue, head: bytes, body_start: int) -> int:
-        """Line ends in the new content; who sent the message has counted those of the old one."""
-        if message.lines < 0:
-            return head.count(b"\n") + message.content.count(b"\n", body_start)
-        return message.lines - message.content.count(b"\n", 0, body_start) + head.count(b"\n")
-
-    @staticmethod
-    def _measure(envelope: Envelope, content: bytes, lines: int, *, dots: bool) -> None:
+    def _measure(envelope: Envelope, content: bytes, *, dots: bool) -> None:
         envelope.size = len(content)
-        envelope.log_size = len(content) - lines
         if not dots or (b"\r\n." not in content and not content.startswith(b".")):
             envelope.flags |= ContentFlag.NO_DOT_LINES
 
@@ -321,10 +312,9 @@ class Cleanup(Daemon):
             stream.envelope.flags |= ContentFlag.NO_DOT_LINES
             if inspection is not None and inspection.wants_body:
                 body = await inspection.body(message.content[body_start:], last=False)
-                self._write(stream, head + body, -1, dots=True)
+                self._write(stream, head + body, dots=True)
             else:
-                lines = self._lines(message, head, body_start)
-                self._write(stream, head + message.content[body_start:], lines, dots=message.dots)
+                self._write(stream, head + message.content[body_start:], dots=message.dots)
         except _Refusal as refusal:
             stream.refusal = refusal
         except LookupFailed as error:
@@ -343,7 +333,7 @@ class Cleanup(Daemon):
                 except LookupFailed as error:
                     self.log.warning(f"{stream.envelope.queue_id}: {error}")
                     stream.refusal = _Refusal(CleanupStatus.WRITE_ERROR)
-                chunk.lines, chunk.dots = -1, True
+                chunk.dots = True
             self._chunk(connection, stream, chunk)
         stream.ready = True
 
@@ -352,13 +342,12 @@ class Cleanup(Daemon):
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return _Refusal(CleanupStatus.NO_SPACE if full else CleanupStatus.WRITE_ERROR)
 
-    def _write(self, stream: _Stream, data: bytes, lines: int, *, dots: bool) -> None:
+    def _write(self, stream: _Stream, data: bytes, *, dots: bool) -> None:
         file = stream.file
         if file is None or not data:
             return
         if dots and (b"\r\n." in data or data.startswith(b".")):
             stream.envelope.flags &= ~ContentFlag.NO_DOT_LINES
-        stream.line_feeds += data.count(b"\n") if lines < 0 else lines
         try:
             file.write(data)
         except OSError as error:
@@ -373,7 +362,7 @@ class Cleanup(Daemon):
                 stream.file.abort()
             return
         if stream.refusal is None:
-            self._write(stream, chunk.data, chunk.lines, dots=chunk.dots)
+            self._write(stream, chunk.data, dots=chunk.dots)
         if not chunk.last:
             return
         self._streams.pop((connection, chunk.stream), None)
@@ -384,7 +373,6 @@ class Cleanup(Daemon):
             connection.reply(stream.number, reply)
             return
         envelope.size = stream.file.content_length
-        envelope.log_size = envelope.size - stream.line_feeds
         self.run_soon(self._finish_stream(connection, stream, stream.file))
 
     async def _finish_stream(self, connection: Connection, stream: _Stream, file: LargeMessage) -> None:

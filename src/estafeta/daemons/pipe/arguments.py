@@ -46,7 +46,7 @@ def _of_message(attributes: PipeAttributes, envelope: Envelope, nexthop: str) ->
         "sasl_sender": envelope.sasl_sender,
         "sasl_username": envelope.sasl_username,
         "sender": to_text(sender),
-        "size": str(envelope.log_size or envelope.size),
+        "size": str(envelope.size),
     }
 
 

@@ -101,7 +101,7 @@ class Pipe(Daemon):
         attributes, envelope = self.attributes, delivery.request.envelope
         name = self.context.service.name
         source = Source(self.reader, delivery.request.place)
-        size = envelope.log_size or envelope.size
+        size = envelope.size
         if attributes.size_limit and size > attributes.size_limit:
             delivery.all_bounced("5.2.3", "message too large", name)
             return

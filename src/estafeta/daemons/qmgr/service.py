@@ -152,7 +152,7 @@ class Qmgr(Daemon):
         left = self._left(message)
         message.waiting = len(left)
         self.log.info(
-            logline.queue_active(envelope.queue_id, envelope.sender, envelope.log_size or envelope.size, len(left))
+            logline.queue_active(envelope.queue_id, envelope.sender, envelope.size, len(left))
         )
         if envelope.content_filter:
             transport, _, nexthop = envelope.content_filter.partition(":")

@@ -260,7 +260,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
         if transaction.proxy is not None:
             proxied.log_too_big(session, transaction)
         else:
-            session.warning("queue file size limit exceeded")
+            session.warning(f"{transaction.queue_id}: queue file size limit exceeded")
         _answer_too_big(session, verb)
         return
     if transaction.bare_newline and service.settings.forbid_bare_newline in ("yes", "reject") and not session.local_client:
