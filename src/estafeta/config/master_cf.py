@@ -157,6 +157,8 @@ def _inside(word: str, path: str, line: int) -> str:
 def _argument(word: str, path: str, line: int) -> str:
     if word.startswith("{"):
         word = _inside(word, path, line)
+        if word.startswith("-"):
+            return f"{{{word}}}"  # printed without braces it would be read as an option
     return f"{{{word}}}" if _needs_braces(word) else word
 
 
