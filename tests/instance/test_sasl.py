@@ -125,6 +125,17 @@ def test_without_accounts_the_answer_is_temporary() -> None:
             for mechanism in ("PLAIN", "CRAM-MD5"):
                 assert login(client, mechanism, "joe", "x") == b"454 4.7.0 Temporary authentication failure: generic failure\r\n"
         instance.wait_log(r"open .*/sasldb2: No such file or directory")
+        check = instance.command("postfix", "check")
+        assert "warning: " in check.stderr
+        assert "smtpd: no account can log in: open " in check.stderr
+        account(instance, "joe", PASSWORD)
+
+        def is_known() -> bool:
+            with Client(instance.port) as client:
+                client.reply()
+                return login(client, "PLAIN", "joe", PASSWORD).startswith(b"235")
+
+        wait_for(is_known, what="the new sasldb")
     finally:
         finish(instance)
 

@@ -149,13 +149,14 @@ def _check(config: Config, *, warnings: bool = True) -> int:
     from estafeta.config.jail_check import jail_problems
     from estafeta.config.programs import KNOWN_PROGRAMS
     from estafeta.config.settings_check import check_configuration
+    from estafeta.sasl.check import sasl_problems
     from estafeta.tables.availability import table_problems
     from estafeta.tls.check import tls_problems
 
     problems = check_configuration(config.directory, KNOWN_PROGRAMS)
     fatal = any(problem.severity == "fatal" for problem in problems)
     if not fatal:
-        problems += table_problems(config) + tls_problems(config) + jail_problems(config)
+        problems += table_problems(config) + tls_problems(config) + sasl_problems(config) + jail_problems(config)
     for problem in problems:
         if warnings or problem.severity == "fatal":
             sys.stderr.write(f"postfix: {problem}\n")

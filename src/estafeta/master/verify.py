@@ -9,6 +9,7 @@ from estafeta.config.config import load_config
 from estafeta.config.errors import ConfigError
 from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.config.settings_check import check_configuration
+from estafeta.sasl.check import sasl_problems
 from estafeta.system.log import Log
 from estafeta.tables.availability import table_problems
 from estafeta.tls.check import tls_problems
@@ -21,5 +22,5 @@ def verify_configuration(directory: str, log: Log) -> None:
         if problem.severity == "fatal":
             raise ConfigError(problem.text, problem.path or None, problem.line or None)
     config = load_config(directory)
-    for problem in (*problems, *table_problems(config), *tls_problems(config)):
+    for problem in (*problems, *table_problems(config), *tls_problems(config), *sasl_problems(config)):
         log.warning(str(problem).removeprefix("warning: "))

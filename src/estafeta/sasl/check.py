@@ -5,7 +5,8 @@ privileges up cannot read a sasldb of root's again.
 from __future__ import annotations
 
 from estafeta.config.config import Config
-from estafeta.config.errors import ConfigError
+from estafeta.config.errors import ConfigError, ConfigProblem
+from estafeta.config.master_cf import load_master_cf
 from estafeta.sasl import app_conf
 from estafeta.sasl.sasldb import Sasldb
 
@@ -35,6 +36,22 @@ def sasl_problem(program: str, config: Config) -> str | None:
     problem = database.problem
     database.close()
     return problem or None
+
+
+def sasl_problems(config: Config) -> list[ConfigProblem]:
+    """A warning for each way in which the smtpd services of master.cf could check no password."""
+    try:
+        services = load_master_cf(config.directory, config.words("master_service_disable"))
+    except ConfigError:
+        return []  # reported with its own line already
+    found: list[ConfigProblem] = []
+    for service in services:
+        own = config.with_overrides(service.overrides)
+        program = service.command.rpartition("/")[2]
+        problem = sasl_problem(program, own)
+        if problem is not None:
+            found.append(ConfigProblem("warning", config.path, 0, f"{program}: no account can log in: {problem}"))
+    return list(dict.fromkeys(found))
 
 
 def _conf(config: Config) -> app_conf.AppConf:
