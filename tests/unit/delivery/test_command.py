@@ -40,14 +40,15 @@ def test_direct_execution() -> None:
     ],
 )  # fmt: skip
 def test_what_the_end_means(text: str, dsn: str, reason: str) -> None:
-    assert judge(run(text), text) == (dsn, reason)
+    found = judge(run(text), text)
+    assert (found.dsn, found.text) == (dsn, reason)
 
 
 def test_time_limit_kills_the_group(tmp_path: Path) -> None:
     began = time.monotonic()
     end = run(f"(sleep 2; touch {tmp_path}/late) & sleep 30", limit_s=0.2)
     assert end.timed_out and time.monotonic() - began < 5
-    assert judge(end, "x")[1] == 'Command time limit exceeded: "x"'
+    assert judge(end, "x").text == 'Command time limit exceeded: "x"'
 
 
 def test_a_child_left_behind_does_not_hold_us_up() -> None:

@@ -11,6 +11,7 @@ from estafeta.daemons.cleanup import headers
 from estafeta.daemons.cleanup.actions import redirect
 from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
 from estafeta.daemons.cleanup.checks import Decision, Inspection, read_checks
+from estafeta.daemons.cleanup.eight_bit import declares_eight_bit
 from estafeta.daemons.cleanup.recipients import ExpansionTooLarge, Mapping
 from estafeta.daemons.cleanup.settings import read_settings
 from estafeta.ipc.channel import Channel, Connection
@@ -191,8 +192,9 @@ class Cleanup(Daemon):
 
         self.journal.add(envelope, content, safe)
 
-    @staticmethod
-    def _measure(envelope: Envelope, content: bytes, *, dots: bool) -> None:
+    def _measure(self, envelope: Envelope, content: bytes, *, dots: bool) -> None:
+        if self.settings.detect_eight_bit and declares_eight_bit(content):
+            envelope.flags |= ContentFlag.EIGHT_BIT
         envelope.size = len(content)
         if not dots or (b"\r\n." not in content and not content.startswith(b".")):
             envelope.flags |= ContentFlag.NO_DOT_LINES
@@ -348,6 +350,8 @@ class Cleanup(Daemon):
             return
         if dots and (b"\r\n." in data or data.startswith(b".")):
             stream.envelope.flags &= ~ContentFlag.NO_DOT_LINES
+        if self.settings.detect_eight_bit and declares_eight_bit(data):
+            stream.envelope.flags |= ContentFlag.EIGHT_BIT
         try:
             file.write(data)
         except OSError as error:

@@ -42,6 +42,7 @@ class Settings:
     hopcount_limit: int
     message_size_limit: int
     header_size_limit: int
+    detect_eight_bit: bool
     drop_headers: frozenset[bytes]
     always_add_missing: bool
     undisclosed: bytes
@@ -95,6 +96,7 @@ def read_settings(config: Config, options: OpenOptions, own_addresses: frozenset
         hopcount_limit=config.int("hopcount_limit"),
         message_size_limit=config.size("message_size_limit"),
         header_size_limit=config.size("header_size_limit"),
+        detect_eight_bit=config.bool("detect_8bit_encoding_header"),
         drop_headers=frozenset(word.lower().encode() for word in config.words("message_drop_headers")),
         always_add_missing=config.bool("always_add_missing_headers"),
         undisclosed=to_bytes(config.get("undisclosed_recipients_header")),
