@@ -39,7 +39,7 @@ def instance_of(
 ) -> Instance:
     """An instance with a scene's blocks, not started. ``replace`` changes addresses and ports, everywhere."""
     files = blocks(language)[scene]
-    changes = {"/etc/postfix/": "{etc}/", **(replace or {})}
+    changes = {"/etc/postfix": "{etc}", **(replace or {})}
 
     def changed(text: str) -> str:
         for old, new in changes.items():
