@@ -155,6 +155,11 @@ class BodyScanner:
         self._enter()
 
     @property
+    def is_composite(self) -> bool:
+        """True if the headers that were complete last belong to a multipart or message body (whose headers may come now)."""
+        return self._in_headers or self._type.type in (b"multipart", b"message")
+
+    @property
     def is_plain(self) -> bool:
         """True if the body has no parts: everything will be one BODY."""
         return not self._boundaries and not self._in_headers

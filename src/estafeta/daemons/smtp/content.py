@@ -6,9 +6,12 @@ message joined are what a small one would be: they are cut between lines where t
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from estafeta.ipc.messages import Place
+from estafeta.mail.mime import MimeProblem
+from estafeta.mail.seven_bit import SevenBit
 from estafeta.protocol.smtp_client_commands import break_long_lines, dot_stuff
 from estafeta.spool.content import ContentReader
 
@@ -16,17 +19,25 @@ WHOLE_BYTES = 512 * 1024
 PIECE_BYTES = 256 * 1024
 
 
-def whole_content(reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int) -> bytes:
+def whole_content(
+    reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int, converter: SevenBit | None = None
+) -> bytes:
     """A small message, ready for the wire but for the final dot. Raises OSError."""
     content = reader.read(place)
+    if converter is not None:
+        try:
+            content, dot_free = converter.feed(content, last=True), False
+        except MimeProblem:
+            pass  # a strange message goes as it is
     broken = break_long_lines(content, line_limit)
     # Breaking puts a space first, never a dot, so the promise holds.
     return dot_stuff(broken, dot_free=dot_free)
 
 
 def content_pieces(
-    reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int, piece_bytes: int = PIECE_BYTES
-) -> Iterator[bytes]:
+    reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int, piece_bytes: int = PIECE_BYTES,
+    converter: SevenBit | None = None,
+) -> Iterator[bytes]:  # fmt: skip
     """The same for a large message, piece by piece. Raises OSError while it is read."""
     position = 0
     rest = b""
@@ -43,4 +54,9 @@ def content_pieces(
                 continue
             rest = data[end:]
             data = data[:end]
+        if converter is not None:
+            try:
+                data, dot_free = converter.feed(data, last=position >= size), False
+            except MimeProblem as error:
+                raise OSError(errno.EINVAL, error.problem) from None
         yield dot_stuff(break_long_lines(data, line_limit), dot_free=dot_free)

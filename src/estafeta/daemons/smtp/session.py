@@ -27,6 +27,7 @@ from estafeta.daemons.smtp.trouble import (
 )
 from estafeta.daemons.smtp.xforward import xforward_commands
 from estafeta.ipc.messages import ContentFlag
+from estafeta.mail.seven_bit import SevenBit
 from estafeta.mail.text import to_text
 from estafeta.protocol import smtp_client as machine_events
 from estafeta.protocol.smtp_client import ClientOptions, SmtpReply, State
@@ -334,19 +335,28 @@ class Session(Link):
         dot_free = bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
         limit = self.settings.line_length_limit
         if place.content_length > WHOLE_BYTES:
-            self._pieces = content_pieces(self._content, place, dot_free=dot_free, line_limit=limit)
+            self._pieces = content_pieces(
+                self._content, place, dot_free=dot_free, line_limit=limit, converter=self._converter(transaction)
+            )
             data = self.machine.bytes_to_send()
             if data:
                 self.transport.write(data)
             self._send_pieces()
             return
         try:
-            content = whole_content(self._content, place, dot_free=dot_free, line_limit=limit)
+            converter = self._converter(transaction)
+            content = whole_content(self._content, place, dot_free=dot_free, line_limit=limit, converter=converter)
         except OSError as error:
             self._unreadable(transaction, error)
             return
         transaction.content_sent = True
         self.machine.send_content(content, dot_free=True, quit_after=transaction.quit_after())
+
+    def _converter(self, transaction: Transaction) -> SevenBit | None:
+        """What makes 8-bit content fit for a server that has not said that it takes it."""
+        if not transaction.envelope.eight_bit or not self.settings.mime_conversion or "8bitmime" in self.machine.features:
+            return None
+        return SevenBit()
 
     def _send_pieces(self) -> None:
         """Write until the transport has enough; the final dot follows the last piece."""

@@ -39,6 +39,7 @@ class Settings:
     skip_quit_response: bool
     mx_session_limit: int
     line_length_limit: int
+    mime_conversion: bool
     bind_address: str
     bind_address6: str
     bind_address_enforce: bool
@@ -111,6 +112,7 @@ def read_settings(config: Config, lmtp: bool) -> Settings:
         skip_quit_response=config.bool(own("smtp_skip_quit_response")),
         mx_session_limit=config.int(own("smtp_mx_session_limit")),
         line_length_limit=config.int(own("smtp_line_length_limit")),
+        mime_conversion=not config.bool("disable_mime_output_conversion"),
         bind_address=bind4,
         bind_address6=bind6,
         bind_address_enforce=config.bool(own("smtp_bind_address_enforce")),
