@@ -399,3 +399,29 @@ def test_log_rotation_reaches_a_jailed_server() -> None:
             assert client.send(b"a@test.example", [b"joe@box.test"], b"Subject: x\r\n\r\nx").startswith(b"250 ")
         instance.wait_log("qmgr.*removed")
         instance.wait_log("smtpd.*connect from")
+
+
+def test_a_jailed_client_verifies_its_server(place: Path) -> None:
+    authority = Authority(place / "ca-client")
+    pair = authority.issue("127.0.0.1", "127.0.0.1")
+    server = f"smtpd_tls_security_level = may\nsmtpd_tls_cert_file = {pair.certificate}\nsmtpd_tls_key_file = {pair.key}\n"
+    with running(server) as far:
+        jailed = "\n".join(
+            line.replace(" - n ", " - y ") if line.split()[7] in ("smtp", "smtpd", "cleanup", "qmgr") else line
+            for line in MASTER_CF.splitlines()
+        )
+        client = (
+            f"virtual_mailbox_domains =\nrelay_domains = box.test\nrelay_transport = smtp:[127.0.0.1]:{far.port}\n"
+            f"smtp_tls_security_level = secure\nsmtp_tls_secure_cert_match = 127.0.0.1\n"
+            f"smtp_tls_CAfile = {authority.certificate}\nsmtp_tls_loglevel = 1\n"
+        )
+        with running(client, jailed + "\n") as near:
+            with Client(near.port) as talk:
+                talk.reply()
+                talk.ask(b"EHLO x")
+                assert talk.send(b"a@test.example", [b"joe@box.test"], b"Subject: x\r\n\r\nx").startswith(b"250 ")
+            near.wait_log(r"Verified TLS connection established to 127\.0\.0\.1")
+            wait_for(lambda: far.mailbox("joe"), what="mail over verified TLS")
+            pid = near.pids("smtp")[0]
+            assert os.readlink(f"/proc/{pid}/root") == str(near.spool)
+            assert not near.unexpected()
