@@ -15,6 +15,8 @@ from estafeta.ipc.channel import Connection
 from estafeta.ipc.messages import Message, Refused
 from estafeta.service.context import Context
 from estafeta.service.immediate_task import run_or_task
+from estafeta.system.privilege import is_root
+from estafeta.tables.table import OpenOptions
 
 
 class Daemon:
@@ -36,6 +38,14 @@ class Daemon:
 
     def prepare(self) -> None:
         """Open what will be needed in the jail; raises ConfigError or OSError, which stop the worker with a message."""
+
+    def table_options(self) -> OpenOptions:
+        """How this service opens its tables, in ``prepare``."""
+        config = self.config
+        jailed = self.context.service.chroot and is_root()
+        return OpenOptions(
+            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup, jailed=jailed
+        )
 
     async def start(self) -> None:
         """The loop runs; make channels, timers, threads."""

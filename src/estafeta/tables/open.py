@@ -80,14 +80,14 @@ def _open(spec: str, options: OpenOptions) -> Table:
     if kind in INDEXED:
         return _open_index(kind, name, options)
     if kind in _SIMPLE:
-        from estafeta.tables import simple
+        from estafeta.tables import accounts, simple
 
         makers: dict[str, Callable[[str, OpenOptions], Table]] = {
             "static": simple.StaticTable,
             "inline": simple.open_inline,
             "fail": simple.FailTable,
             "environ": simple.open_environ,
-            "unix": simple.UnixTable,
+            "unix": accounts.UnixTable,
         }
         return makers[kind](name, options)
     if kind == "texthash":

@@ -35,7 +35,7 @@ from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.service.daemon import Daemon
 from estafeta.service.own_addresses import own_addresses
 from estafeta.spool.journal import SEGMENT_AGE_S, Journal, LargeMessage
-from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tables.table import LookupFailed
 
 LARGE = 262144  # octets: a message beyond this gets a file of its own
 
@@ -70,9 +70,7 @@ class Cleanup(Daemon):
     journal: Journal
 
     def prepare(self) -> None:
-        options = OpenOptions(
-            warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup
-        )
+        options = self.table_options()
         self.settings = read_settings(self.config, options, own_addresses(self.config))
         self.mapping = Mapping(self.settings)
         self.checks = read_checks(self.config, options)

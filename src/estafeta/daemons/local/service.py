@@ -19,7 +19,6 @@ from estafeta.ipc.messages import Message
 from estafeta.mail.text import to_text
 from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
-from estafeta.tables.table import OpenOptions
 
 
 class Local(Daemon):
@@ -29,9 +28,7 @@ class Local(Daemon):
     may_jail = False
 
     def prepare(self) -> None:
-        options = OpenOptions(
-            warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup
-        )
+        options = self.table_options()
         self.settings = read_settings(self.config, options)
 
     async def start(self) -> None:

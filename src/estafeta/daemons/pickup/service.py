@@ -39,7 +39,7 @@ from estafeta.mail.text import to_bytes, to_text
 from estafeta.service.daemon import Daemon
 from estafeta.spool import maildrop as drop
 from estafeta.tables.match_list import StringList
-from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tables.table import LookupFailed
 
 AT_ONCE = 20  # messages on their way to cleanup
 ENVELOPE_ROOM = 16 * 1024 * 1024  # octets that the envelope of a submission may take beside its content
@@ -77,9 +77,7 @@ class Pickup(Daemon):
         self.detect_utf8 = config.bool("smtputf8_enable") and bool(
             {"all", "sendmail"} & {word.lower() for word in config.words("smtputf8_autodetect_classes")}
         )
-        options = OpenOptions(
-            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
-        )
+        options = self.table_options()
         self.authorized = StringList(config.get("authorized_submit_users"), options, "authorized_submit_users")
         self.ids = QueueIdMaker(os.getpid(), time.time_ns, long=config.bool("enable_long_queue_ids"))
         self._under_way: set[str] = set()

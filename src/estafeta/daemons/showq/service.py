@@ -24,7 +24,7 @@ from estafeta.service.daemon import Daemon
 from estafeta.spool.listing import list_messages
 from estafeta.system.privilege import find_user
 from estafeta.tables.match_list import DomainList, StringList
-from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tables.table import LookupFailed
 
 REQUEST_LIMIT = 1024  # octets
 REQUEST_TIMEOUT_S = 10.0
@@ -39,9 +39,7 @@ class Showq(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(
-            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
-        )
+        options = self.table_options()
         self.viewers = StringList(config.get("authorized_mailq_users"), options, "authorized_mailq_users")
         self.flushers = StringList(config.get("authorized_flush_users"), options, "authorized_flush_users")
         parents = "fast_flush_domains" in config.words("parent_domain_matches_subdomains")

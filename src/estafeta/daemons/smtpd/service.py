@@ -31,7 +31,7 @@ from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.mail.transcript import Transcript
 from estafeta.service.daemon import Daemon
 from estafeta.tables.match_list import AddressList, DomainList, StringList
-from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tables.table import LookupFailed
 
 _TICK_S = 1.0
 _NAME_MEMORY_S = 10.0
@@ -49,9 +49,7 @@ class Smtpd(Daemon):
         config = self.config
         self.settings = read_settings(config, self.log.warning)
         self.tls_context = starttls.open_context(config, self.settings.tls, self.log.warning)
-        self._options = OpenOptions(
-            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
-        )
+        self._options = self.table_options()
         self._resolver = Resolver()
         self._resolver.preload()
         self.sessions: set[Session] = set()

@@ -9,7 +9,6 @@ from estafeta.ipc.messages import Message, Refused, Resolve, Rewrite, Rewritten
 from estafeta.mail.rewrite import to_standard_form
 from estafeta.service.daemon import Daemon
 from estafeta.service.own_addresses import own_addresses
-from estafeta.tables.table import OpenOptions
 
 
 class TrivialRewrite(Daemon):
@@ -19,9 +18,7 @@ class TrivialRewrite(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(
-            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
-        )
+        options = self.table_options()
         own = own_addresses(config)
         self._resolver = Resolver(config, options, own_addresses=own)
         self._verifier = Resolver(config, options, own_addresses=own, verify=True)

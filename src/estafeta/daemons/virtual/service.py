@@ -26,7 +26,7 @@ from estafeta.mail.text import to_text
 from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.tables.maps import BARE, DOMAIN, FULL, Maps
-from estafeta.tables.table import LookupFailed, OpenOptions
+from estafeta.tables.table import LookupFailed
 
 RELAY = "virtual"
 _ORDER = (FULL, BARE, DOMAIN)
@@ -53,9 +53,7 @@ class Virtual(Daemon):
 
     def prepare(self) -> None:
         config = self.config
-        options = OpenOptions(
-            warn=self.log.warning, utf8=config.bool("smtputf8_enable"), parameter=config.lookup
-        )
+        options = self.table_options()
         self.settings: Settings = read_settings(config, options)
         try:
             methods = parse_methods(config.words("virtual_mailbox_lock"))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from estafeta.config.config import load_config
+from estafeta.config.master_cf import parse_master_cf
 from estafeta.daemons.local.service import Local
 from estafeta.daemons.virtual.service import Virtual
 from estafeta.delivery.report import Delivery
@@ -93,6 +94,7 @@ class World:
         class FakeContext:
             config = load_config(str(world.directory))
             log = Log(world.sink, "postfix/agent", number=1)
+            service = parse_master_cf("agent unix - n n - - local\n")[0]
             client_limit = 0
             queue_directory = str(world.directory)
             loop = asyncio.get_running_loop()
