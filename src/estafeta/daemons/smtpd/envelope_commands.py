@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from estafeta.daemons.smtpd.access import Verdict, is_hostname, is_numeric, shown
 from estafeta.daemons.smtpd.authentication import log_tail
 from estafeta.daemons.smtpd.proxy import ProxyTransaction
+from estafeta.daemons.smtpd.stages import check
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -159,7 +160,7 @@ async def mail_command(session: Session, command: Command) -> None:
         session.failed(b"MAIL", verdict.reply)
         return
     if not settings.delay_reject:
-        refused = session.refused or await session.check("sender", "MAIL")
+        refused = session.refused or await check(session, "sender", "MAIL")
         if refused is not None:
             session.facts.sender = None
             session.failed(b"MAIL", refused.reply)
@@ -345,7 +346,7 @@ async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None
         return None
     stages = ("client", "helo", "sender", "relay", "recipient") if service.settings.delay_reject else ("relay", "recipient")
     for stage in stages:
-        verdict = await session.check(stage, "RCPT")
+        verdict = await check(session, stage, "RCPT")
         if verdict is not None:
             return verdict
     if session.facts.defer_if_permit is not None:
@@ -392,7 +393,7 @@ async def vrfy_command(session: Session, command: Command) -> None:
     before, deferred = facts.recipient, facts.defer_if_permit
     facts.recipient = address.address
     facts.defer_if_permit = facts.session_defer
-    verdict = await session.check("relay", "VRFY") or await session.check("recipient", "VRFY")
+    verdict = await check(session, "relay", "VRFY") or await check(session, "recipient", "VRFY")
     if verdict is None and facts.defer_if_permit is not None:
         verdict = facts.defer_if_permit
         session.log_reject(verdict, "VRFY")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd.access import is_hostname
+from estafeta.daemons.smtpd.stages import check
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import QueueCommand, QueueCommandReply
 from estafeta.mail.text import to_bytes, to_text
@@ -34,7 +35,7 @@ async def etrn_command(session: Session, command: Command) -> None:
         return
     session.facts.etrn_domain = domain
     try:
-        verdict = await session.check("etrn", "ETRN")
+        verdict = await check(session, "etrn", "ETRN")
     finally:
         session.facts.etrn_domain = ""
     if verdict is not None:

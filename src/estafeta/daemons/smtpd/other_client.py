@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from estafeta.config.config import Config
+from estafeta.daemons.smtpd import gate
 from estafeta.daemons.smtpd.client_attributes import (
     TEMPUNAVAIL,
     XCLIENT_NAMES,
@@ -19,6 +20,7 @@ from estafeta.daemons.smtpd.client_attributes import (
     is_known,
     parse_attributes,
 )
+from estafeta.daemons.smtpd.stages import check
 from estafeta.dns.client_name import NameStatus
 from estafeta.ipc.messages import Envelope
 from estafeta.mail.text import to_text
@@ -189,9 +191,9 @@ async def xclient_command(session: Session, command: Command) -> None:
         return
     session.local_client = await service.is_local_client(facts.client_address)
     session.may_xclient = await service.other_clients.may_xclient(session)
-    session.refused = None if service.settings.delay_reject else await session.check("client", "XCLIENT")
+    session.refused = None if service.settings.delay_reject else await check(session, "client", "XCLIENT")
     if session.machine.has_input:
-        session.improper_pipelining(command.verb)
+        gate.improper_pipelining(session, command.verb)
     session.reply(session.refused.reply if session.refused is not None else b"220 " + service.settings.banner)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from estafeta.daemons.smtpd import proxied
 from estafeta.daemons.smtpd.access import Actions
 from estafeta.daemons.smtpd.received_line import received_header
+from estafeta.daemons.smtpd.stages import check
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.ipc.channel import ServiceLost
 from estafeta.ipc.messages import (
@@ -52,7 +53,7 @@ async def data_command(session: Session, command: Command) -> None:
         session.failed(b"DATA", b"501 5.5.4 Syntax: DATA")
         return
     if session.service.access.has("data"):
-        verdict = await session.check("data", "DATA")
+        verdict = await check(session, "data", "DATA")
         if verdict is not None:
             session.failed(b"DATA", verdict.reply)
             return
@@ -93,7 +94,7 @@ async def bdat_command(session: Session, command: Command) -> None:
         session.warning(f"{queue_id}: BDAT request from {session.where} exceeds message size limit")
         session.bdat_error = b"552 5.3.4 Chunk exceeds message size limit"
     if not session.counts["data"] and session.transaction is not None and session.transaction.size == 0:
-        verdict = await session.check("data", "BDAT") if session.service.access.has("data") else None
+        verdict = await check(session, "data", "BDAT") if session.service.access.has("data") else None
         if verdict is not None:
             session.transaction.too_big = True
     transaction = session.transaction
@@ -269,7 +270,7 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
         session.reply(b"550 5.5.2 bare <LF> received")
         return
     if service.access.has("end_of_data"):
-        verdict = await session.check("end_of_data", "END-OF-MESSAGE")
+        verdict = await check(session, "end_of_data", "END-OF-MESSAGE")
         if verdict is not None:
             abort(session, transaction)
             session.end_transaction()

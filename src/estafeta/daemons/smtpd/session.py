@@ -13,14 +13,24 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from estafeta.daemons.smtpd import authentication, envelope_commands, etrn, other_client, receive, session_commands, starttls
+from estafeta.daemons.smtpd import (
+    authentication,
+    envelope_commands,
+    etrn,
+    gate,
+    greeting,
+    other_client,
+    receive,
+    session_commands,
+    starttls,
+)
 from estafeta.daemons.smtpd.access import MAPPING, Facts, Verdict
 from estafeta.daemons.smtpd.event_line import event_line
 from estafeta.daemons.smtpd.events import note_command, note_reply
+from estafeta.daemons.smtpd.gate import KNOWN, LAST_OF_GROUP
 from estafeta.daemons.smtpd.statistics import statistics
 from estafeta.daemons.smtpd.transaction import Transaction
 from estafeta.daemons.smtpd.wire import Wire
-from estafeta.mail.text import to_text
 from estafeta.mail.transcript import Transcript
 from estafeta.protocol.smtp_server import ANYWHERE, Command, Event, SmtpServer
 from estafeta.service.immediate_task import run_or_task
@@ -31,8 +41,6 @@ if TYPE_CHECKING:
 
 _TURNS = 20  # commands of one client in a row
 _HIGH_WATER = 131072  # octets that wait while a command waits; more are not read
-_KNOWN = frozenset((b"HELO", b"EHLO", b"MAIL", b"RCPT", b"DATA", b"BDAT", b"RSET", b"NOOP", b"QUIT", b"VRFY", b"ETRN",
-                    b"AUTH", b"STARTTLS", b"XCLIENT", b"XFORWARD"))  # fmt: skip
 
 
 class Session(Wire):
@@ -106,36 +114,7 @@ class Session(Wire):
     def start(self) -> None:
         """Find out who the client is and greet."""
         self.open()
-        self._run(self._greet())
-
-    async def _greet(self) -> None:
-        service = self.service
-        facts = self.facts
-        if service.settings.peername_lookup:
-            client = await service.client_name(facts.client_address)
-            facts.client_name, self.reverse_name = client.name, client.reverse_name
-            facts.reverse_name = client.reverse_name
-            facts.name_status, facts.reverse_status = client.name_status, client.reverse_name_status
-            if client.warning:
-                self.warning(client.warning)
-        self.where = f"{facts.client_name}[{facts.client_address}]"
-        self.info(f"connect from {self.where}")
-        refusal = await service.limits.connected(self)
-        if refusal is not None:
-            self.reply_now(refusal)
-            self.close()
-            return
-        if service.settings.tls.wrapper and not await starttls.secure(self):
-            return
-        self.local_client = await service.is_local_client(facts.client_address)
-        if service.other_clients:
-            await service.other_clients.look_at(self)
-        if not service.settings.delay_reject:
-            self.refused = await self.check("client", "CONNECT")
-        if self.refused is not None:
-            self.reply(self.refused.reply)
-        else:
-            self.reply(b"220 " + service.settings.banner)
+        self._run(greeting.greet(self))
 
     def close(self, reason: str = "") -> None:
         """End the conversation now; safe to call twice."""
@@ -311,32 +290,20 @@ class Session(Wire):
         name = verb.decode("latin-1").lower()
         service = self.service
         settings = service.settings
-        service.last_commands[self.number] = name.upper() if verb in _KNOWN else "UNKNOWN"
+        service.last_commands[self.number] = name.upper() if verb in KNOWN else "UNKNOWN"
         if self.transcript is not None:
-            may_be_secret = verb not in _KNOWN and "auth" in self.counts
+            may_be_secret = verb not in KNOWN and "auth" in self.counts
             note_command(self.transcript, command.line, is_auth=verb == b"AUTH", may_be_secret=may_be_secret)
-        if not command.line.isascii() and not _is_utf8(command.line):
-            self.reply(b"500 5.5.2 Error: bad UTF-8 syntax")
-            self._count_error()
-            return
         if (
-            verb in settings.forbidden_commands
-            or b":" in verb
-            or (verb not in _KNOWN and await service.forbidden_commands.match(to_text(verb)))
-        ):
-            self.counts["unknown"] += 1
-            # Behind AUTH it may be part of a client's credentials.
-            text = "(not shown after AUTH)" if self.counts["auth"] else _escaped(command.line[:100])
-            self.warning(f"non-SMTP command from {self.where}: {text}")
-            self.reply_now(b"221 2.7.0 Error: I can break rules, too. Goodbye.")
-            self.close()
+            verb not in KNOWN
+            or verb in settings.forbidden_commands
+            or not command.line.isascii()
+            or len(command.line) >= settings.line_length_limit
+        ) and await gate.turned_away(self, command):
             return
-        if len(command.line) >= settings.line_length_limit:
-            start = "AUTH" if verb == b"AUTH" else "" if self.counts["auth"] else to_text(command.line[:30])
-            self.warning(f"{self.where}: request longer than {settings.line_length_limit}: {start}...")
-        if self.machine.has_input and (verb in _LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
-            self.improper_pipelining(verb)
-        if verb not in _KNOWN:
+        if self.machine.has_input and (verb in LAST_OF_GROUP or not self.facts.esmtp) and not self.facts.pipelined:
+            gate.improper_pipelining(self, verb)
+        if verb not in KNOWN:
             if verb in settings.noop_commands:
                 self._ok("noop", b"250 2.0.0 Ok")
             else:
@@ -367,15 +334,7 @@ class Session(Wire):
         if verb in _JUNK:
             self._junk += 1
             if settings.junk_command_limit and self._junk > settings.junk_command_limit + 1:
-                self._count_error()
-
-    def improper_pipelining(self, verb: bytes) -> None:
-        """RFC 2920: the client must wait for the answer to this command. reject_unauth_pipelining asks for it."""
-        if verb in (b"QUIT", b"AUTH") or (verb not in _KNOWN and verb not in _LAST_OF_GROUP):
-            return
-        self.facts.pipelined = True
-        rest = "..." if self.counts["auth"] else _escaped(authentication.without_secrets(self.machine.peek(100)))
-        self.info(f"improper command pipelining after {verb.decode()} from {self.where}: {rest}")
+                self.count_error()
 
     def _ok(self, name: str, reply: bytes) -> None:
         self.counts[name] += 1
@@ -404,7 +363,7 @@ class Session(Wire):
     def _failed(self, name: str, reply: bytes) -> None:
         self.counts[name] += 1
         self.reply(reply)
-        self._count_error()
+        self.count_error()
 
     def forgive(self) -> None:
         """A message was taken: errors and junk commands count from zero again."""
@@ -419,9 +378,10 @@ class Session(Wire):
     def refuse_chunk(self, reply: bytes) -> None:
         """The answer to a chunk that was thrown away."""
         self.reply(reply)
-        self._count_error()
+        self.count_error()
 
-    def _count_error(self) -> None:
+    def count_error(self) -> None:
+        """A mistake of the client's: slow it down after some, end the conversation after many."""
         self.errors += 1
         settings = self.service.settings
         if settings.hard_error_limit and self.errors >= settings.hard_error_limit:
@@ -434,35 +394,6 @@ class Session(Wire):
         last = self._last_command()
         self.reply_now(f"421 4.7.0 {self.service.settings.myhostname} Error: too many errors".encode())
         self.close(f"too many errors after {last}")
-
-    async def check(self, stage: str, command: str) -> Verdict | None:
-        """Walk the restriction list of ``stage``; a refusal is logged."""
-        access = self.service.access
-        if not access.has(stage):
-            return None
-        facts = self.facts
-        transaction = self.transaction
-        if transaction is not None:
-            facts.queue_id = transaction.queue_id
-            facts.recipient_count = len(transaction.recipients)
-            facts.size = transaction.size or transaction.declared_size
-            if stage in ("data", "end_of_data"):  # about the whole message: the recipient is a fact only if there is but one
-                facts.recipient = transaction.recipients[0].address if facts.recipient_count == 1 else None
-                facts.defer_if_permit = facts.defer_if_reject = None
-        if stage in ("sender", "etrn") and transaction is None:  # MAIL or ETRN begins anew
-            facts.defer_if_permit, facts.defer_if_reject = facts.session_defer, None
-        verdict = await access.check(
-            stage, facts, lambda refused: self.log_reject(refused, command, warn=True), command,
-            lambda what, text: self.log_action(command, what, text),
-        )  # fmt: skip
-        if verdict is None and stage in ("data", "end_of_data", "etrn"):
-            verdict = facts.defer_if_permit
-            facts.defer_if_permit = facts.session_defer
-        elif stage in ("client", "helo") and not self.service.settings.delay_reject:
-            facts.session_defer = facts.defer_if_permit
-        if verdict is not None:
-            self.log_reject(verdict, command)
-        return verdict
 
     def drop_transaction(self) -> None:
         """The only reset: every trace of MAIL, RCPT, DATA and BDAT goes."""
@@ -493,24 +424,9 @@ class Session(Wire):
         self.facts.instance = f"{self.number:x}.{int(transaction.arrived_at):x}.{self._messages:x}.0"
 
 
-def _escaped(data: bytes) -> str:
-    """Bytes for the log: line ends and what is not ASCII as escapes."""
-    text = data.decode("latin-1").replace("\r", "\\r").replace("\n", "\\n").replace("\t", "\\t")
-    return "".join(c if " " <= c <= "~" else f"\\{ord(c):03o}" for c in text)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 _WITHOUT_TLS = frozenset((b"HELO", b"EHLO", b"STARTTLS", b"NOOP", b"QUIT", b"XCLIENT", b"XFORWARD"))
-_LAST_OF_GROUP = frozenset((b"HELO", b"EHLO", b"DATA", b"NOOP", b"VRFY"))
 _JUNK = frozenset((b"HELO", b"EHLO", b"RSET", b"NOOP", b"VRFY", b"ETRN"))  # commands that get no mail anywhere
-_NAMES = {verb: verb.decode().lower() for verb in _KNOWN}
+_NAMES = {verb: verb.decode().lower() for verb in KNOWN}
 _HANDLERS = {
     b"HELO": session_commands.helo_command,
     b"EHLO": session_commands.helo_command,

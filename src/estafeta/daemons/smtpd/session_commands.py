@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd.authentication import with_offer
 from estafeta.daemons.smtpd.other_client import ehlo_lines
+from estafeta.daemons.smtpd.stages import check
 from estafeta.mail.text import to_text
 from estafeta.protocol.smtp_server import Command
 
@@ -28,7 +29,7 @@ async def helo_command(session: Session, command: Command) -> None:
     before = session.helo
     session.helo = session.facts.helo = name
     if not settings.delay_reject and session.refused is None:
-        refused = await session.check("helo", verb.decode())
+        refused = await check(session, "helo", verb.decode())
         if refused is not None:
             session.helo = session.facts.helo = before
             session.failed(verb, refused.reply)
