@@ -169,6 +169,10 @@ class SmtpServer:
         self._chunk_left = size
         self._chunk_last = last
 
+    def refuse_empty_chunk(self) -> None:
+        """BDAT 0 without LAST: nothing follows, and what comes next must be a chunk all the same."""
+        self.state = State.BDAT
+
     def end_transaction(self) -> None:
         """The transaction is over (delivered, refused, RSET): back to where MAIL may come."""
         if self.state is not State.STOP:

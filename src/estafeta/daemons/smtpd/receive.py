@@ -70,9 +70,7 @@ async def data_command(session: Session, command: Command) -> None:
 
 async def bdat_command(session: Session, command: Command) -> None:
     """BDAT size [LAST]; its octets follow, wanted or not. After an error all chunks are thrown away up to the last."""
-    settings = session.service.settings
-    machine = session.machine
-    if not settings.chunking:
+    if not session.service.settings.chunking:
         session.failed(b"BDAT", b"521 5.5.1 Error: command not implemented")
         session.flush()
         session.close()
@@ -87,26 +85,39 @@ async def bdat_command(session: Session, command: Command) -> None:
         session.close()
         return
     session.counts["bdat"] += 1
-    if not machine.allows(b"BDAT"):
-        session.bdat_error = machine.order_error(b"BDAT")
-    elif not session.bdat_error and 0 < settings.message_size_limit < _size(session) + int(words[0]):
+    size, last = int(words[0]), len(words) == 2
+    if not size and not last:
         queue_id = session.transaction.queue_id if session.transaction is not None else "NOQUEUE"
-        session.warning(f"{queue_id}: BDAT request from {session.where} exceeds message size limit")
-        session.bdat_error = b"552 5.3.4 Chunk exceeds message size limit"
-    if not session.counts["data"] and session.transaction is not None and session.transaction.size == 0:
-        verdict = await check(session, "data", "BDAT") if session.service.access.has("data") else None
-        if verdict is not None:
-            session.transaction.too_big = True
-    transaction = session.transaction
-    if transaction is not None and transaction.proxy is not None and not session.bdat_error and machine.state is not State.BDAT:
-        session.bdat_error = await proxied.begin(session, transaction, transaction.proxy)
+        session.warning(f"{queue_id or 'NOQUEUE'}: null BDAT request from {session.where}")
+        session.bdat_error = _OLD_ERROR
+        session.machine.refuse_empty_chunk()
+        session.refuse_chunk(b"551 5.7.1 Null BDAT request")
+        return
+    if not session.bdat_error:
+        session.bdat_error = await _objection(session, size)
         if session.closed:
             return
-    session.machine.expect_chunk(int(words[0]), len(words) == 2)
+    session.machine.expect_chunk(size, last)
 
 
-def _size(session: Session) -> int:
-    return session.transaction.size if session.transaction is not None else 0
+async def _objection(session: Session, size: int) -> bytes:
+    """What there is to say against a chunk of ``size`` octets, empty for nothing. The restrictions are asked with the first one."""
+    machine = session.machine
+    if not machine.allows(b"BDAT"):
+        return machine.order_error(b"BDAT")
+    transaction = session.transaction
+    assert transaction is not None
+    is_first = machine.state is not State.BDAT
+    if is_first and session.service.access.has("data"):
+        verdict = await check(session, "data", "BDAT")
+        if verdict is not None:
+            return verdict.reply
+    if 0 < session.service.settings.message_size_limit < transaction.size + size:
+        session.warning(f"{transaction.queue_id}: BDAT request from {session.where} exceeds message size limit")
+        return b"552 5.3.4 Chunk exceeds message size limit"
+    if is_first and transaction.proxy is not None:
+        return await proxied.begin(session, transaction, transaction.proxy)
+    return b""
 
 
 async def content(session: Session, event: Content | ChunkContent) -> None:
@@ -166,6 +177,9 @@ def _thrown_away(session: Session, event: ChunkContent) -> None:
     if event.last:
         session.end_transaction()
     session.refuse_chunk(reply)
+    if reply[:4] in (b"421 ", b"521 "):  # access(5): say so and hang up
+        session.flush()
+        session.close()
 
 
 async def _stream(session: Session, transaction: Transaction) -> None:

@@ -326,8 +326,12 @@ class Session(Wire):
             await receive.bdat_command(self, command)
             return
         if verb not in ANYWHERE and not self.machine.allows(verb):
-            lost = verb == b"RCPT" and self.transaction is None
-            self._failed(name, b"503 5.5.1 Error: need MAIL command" if lost else self.machine.order_error(verb))
+            reply = self.machine.order_error(verb)
+            if verb == b"RCPT" and self.transaction is None:
+                reply = b"503 5.5.1 Error: need MAIL command"
+            elif verb == b"MAIL" and self.transaction is not None:
+                reply = b"503 5.5.1 Error: nested MAIL command"
+            self._failed(name, reply)
             return
         handler = _HANDLERS[verb]
         await handler(self, command)
