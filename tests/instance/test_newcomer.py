@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
@@ -121,8 +121,9 @@ def test_commands_are_quick() -> None:
         for command, arguments in (("mailq", ()), ("sendmail", ("-f", "a@b.example", "x@discard.test"))):
             taken = []
             for _ in range(5):
-                started = time.monotonic()
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
                 result = instance.command(command, *arguments, input="\n")
-                taken.append(time.monotonic() - started)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)  # the machine may be busy
                 assert result.returncode == 0, result.stderr
-            assert min(taken) < 0.25, taken  # 0.04 on a calm machine; the promise is 0.1
+            assert min(taken) < 0.15, taken  # 0.04 on a calm machine; the promise is 0.1

@@ -183,6 +183,7 @@ def test_there_and_back(system: System, way: str) -> None:
     assert hops[0].startswith("from localhost (unknown [127.0.0.1]) by mail.here.test")
     assert hops[1].startswith("from mail.here.test ([127.0.0.1]) by localhost (amavis.here.test")
     assert hops[2].startswith("from client.test (unknown [127.0.0.5]) by mail.here.test")
+    system.peer.flush_and_wait()
     log = system.peer.log()
     first, last = re.findall(r"^Received:.*?\bid (\w+)", text, re.MULTILINE | re.DOTALL)[0], hops[2].split(" id ")[1].split()[0].strip(";")
     assert re.search(rf"smtpd\S*: {first}: client=unknown\[127\.0\.0\.1\], orig_queue_id={last}, orig_client=unknown\[127\.0\.0\.5\]", log)

@@ -268,7 +268,8 @@ def test_clean_mail_goes_through_the_virus_filter(at_smtpd: System) -> None:
     received = re.findall(r"^Received: .*", text, re.MULTILINE)
     assert len(received) == 2, "once by SMTP, once by pickup"
     assert f"(Postfix, from userid {(at_smtpd.top / 'inspect').stat().st_uid})" in text
-    assert at_smtpd.fate("clean") == [
+    at_smtpd.peer.wait_log(r"to=<clean@box.test>.*delivered via filtro service")
+    assert sorted(at_smtpd.fate("clean")) == [
         "pipe relay=filtro dsn=2.0.0, status=sent (delivered via filtro service)",
         "virtual relay=virtual dsn=2.0.0, status=sent (delivered to maildir)",
     ]

@@ -79,6 +79,7 @@ def _run(command: str, config: Config) -> int:
         sys.stderr.write("postfix/postfix-script: fatal: the Postfix mail system is not running\n")
         return 1
     if command == "reload":
+        os.kill(pid, 0)  # may we?
         if _check(config, warnings=False):
             return _complain("the running system keeps its old configuration")
         _script_log(config, "refreshing the Postfix mail system")

@@ -126,16 +126,19 @@ def test_saslauthd_request(tmp_path: Path) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             asked.append(await reader.readexactly(len(saslauthd.request("joe", b"pw", "smtp", "r"))))
             writer.write(answer)
-            if answer:
-                await writer.drain()
-                writer.close()
-            else:
-                await asyncio.sleep(1)
-                writer.close()
+            if not answer:
+                await reader.read()  # until the other side has had enough
+            writer.close()
+            closed.set()
 
+        closed = asyncio.Event()
         server = await asyncio.start_unix_server(serve, path)
         async with server:
-            return await saslauthd.check(path, identity, b"pw", "smtp", timeout_s=0.2)
+            try:
+                return await saslauthd.check(path, identity, b"pw", "smtp", timeout_s=0.2)
+            finally:
+                await closed.wait()
+                await asyncio.sleep(0)
 
     assert asyncio.run(ask(b"\0\2OK", str(tmp_path / "1"))) is True
     assert asyncio.run(ask(b"\0\7NO\0text", str(tmp_path / "2"))) is False
