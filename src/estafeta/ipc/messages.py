@@ -229,6 +229,7 @@ class DeliverRequest(msgspec.Struct, array_like=True, tag=30):
     started_at: float  # when qmgr took the message up (for delays=)
     queued_at: float
     trace: bool = False
+    more: bool = False  # the queue manager has more for this destination than it may send now
 
 
 class Outcome(IntEnum):

@@ -170,7 +170,7 @@ class Dispatcher:
         now = time.time()
         frame = DeliverRequest(
             message.place, sent, destination.transport, destination.nexthop, now, message.active_since,
-            bool(envelope.flags & ContentFlag.TRACE),
+            bool(envelope.flags & ContentFlag.TRACE), bool(destination.waiting),
         )  # fmt: skip
         destination.in_flight += 1
         self.in_flight += 1

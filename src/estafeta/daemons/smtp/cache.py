@@ -1,8 +1,9 @@
 """Sessions that stay open between deliveries, and who might want them.
 
-Source: CONNECTION_CACHE_README; man 5 postconf smtp_connection_cache_*, smtp_connection_reuse_*. Postfix asks its queue
-manager for busy destinations; here a destination is busy when another delivery to it waits, runs or ended within the
-last second. Invariant: a session is in the cache only while it is idle and open.
+Source: CONNECTION_CACHE_README; man 5 postconf smtp_connection_cache_*, smtp_connection_reuse_*. A session is worth keeping for
+smtp_connection_cache_time_limit while the queue manager has more for the destination than it may send at once (as in Postfix, which
+was watched at it), and for a short lull while deliveries follow one another closely here: a server that takes few clients at a time
+is not kept from the others by mail that comes one by one. Invariant: a session is in the cache only while it is idle and open.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.sasl.vocabulary import Credentials
 
-_RECENT_S = 1.0
+_LULL_S = 0.1  # between two deliveries that follow one another closely
 _KNOWN_DESTINATIONS = 4096
 
 AddressKey = tuple[str, str, int]
@@ -25,12 +26,12 @@ _Key = TypeVar("_Key", str, AddressKey)
 class _Demand:
     """How many deliveries to one destination are here, and when there was the last one."""
 
-    __slots__ = ("last_at", "open", "recent_at")
+    __slots__ = ("close", "last_at", "open")
 
     def __init__(self) -> None:
         self.open = 0
-        self.last_at = 0.0
-        self.recent_at = 0.0
+        self.last_at = -_LULL_S
+        self.close = False  # the last one came right behind another
 
 
 class SessionCache:
@@ -53,8 +54,10 @@ class SessionCache:
             if len(self._demand) >= _KNOWN_DESTINATIONS:
                 self._forget()
             demand = self._demand[destination] = _Demand()
+        now = self._clock()
+        demand.close = demand.open > 0 or now - demand.last_at < _LULL_S
         demand.open += 1
-        demand.recent_at, demand.last_at = demand.last_at, self._clock()
+        demand.last_at = now
 
     def finished(self, destination: str) -> None:
         """It is over."""
@@ -68,11 +71,11 @@ class SessionCache:
         self._demand.clear()
 
     def _forget(self) -> None:
-        limit = self._clock() - _RECENT_S
+        limit = self._clock() - _LULL_S
         self._demand = {name: item for name, item in self._demand.items() if item.open > 0 or item.last_at > limit}
 
-    def wants(self, session: Session) -> bool:
-        """Whether ``session`` is to be kept after the delivery that it has now."""
+    def wants(self, session: Session, *, more: bool) -> bool:
+        """Whether ``session`` is to be kept after its delivery; ``more``: the queue manager has more for the destination."""
         settings = self._settings
         now = self._clock()
         if settings.sender_dependent_login or (session.is_encrypted and not session.security.reusable):
@@ -86,15 +89,16 @@ class SessionCache:
         if not settings.cache_on_demand:
             return False
         demand = self._demand.get(session.destination)
-        if demand is None:
-            return False
-        return demand.open > 1 or (demand.recent_at > 0 and now - demand.recent_at < _RECENT_S)
+        return more or (demand is not None and (demand.close or demand.open > 1))
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 
-    def keep(self, session: Session) -> None:
-        """Put an idle session away for smtp_connection_cache_time_limit."""
-        session.rest(self._settings.cache_time_limit_s)
+    def keep(self, session: Session, *, more: bool) -> None:
+        """Put an idle session away for smtp_connection_cache_time_limit, or for a lull."""
+        limit_s = self._settings.cache_time_limit_s
+        if not more and limit_s > _LULL_S and not self._always(session.destination):
+            limit_s = _LULL_S
+        session.rest(limit_s)
         self._by_destination.setdefault(session.destination, []).append(session)
         self._by_address.setdefault(_key(session), []).append(session)
 

@@ -309,14 +309,15 @@ class Smtp(Daemon):
     async def _transact(self, session: Session, walk: _Walk, *, final: bool) -> bool:
         """Deliver over ``session``; True when it was a kept one that turned out dead."""
         delivery = walk.delivery
+        more = delivery.request.more
         # What goes wrong with a notice is told to nobody: that would be another notice.
         session.had_mail |= delivery.request.envelope.sender not in (b"", self.postmaster.sender)
         over: asyncio.Future[None] = self.context.loop.create_future()
 
         def ended(transaction: Transaction) -> None:
             if session.reusable and not transaction.stale:
-                if self.cache.wants(session):
-                    self.cache.keep(session)
+                if self.cache.wants(session, more=more):
+                    self.cache.keep(session, more=more)
                 else:
                     session.say_goodbye()
             if not over.done():
@@ -328,7 +329,7 @@ class Smtp(Daemon):
             log=self.log,
             final=final,
             kept=walk.kept,
-            quit_after=lambda: session.machine.pipelining and not self.cache.wants(session),
+            quit_after=lambda: session.machine.pipelining and not self.cache.wants(session, more=more),
             on_over=ended,
         )
         delivery.connected_at = time.time()
