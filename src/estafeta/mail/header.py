@@ -10,6 +10,13 @@ import re
 from typing import NamedTuple
 
 HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:([^\n]*\n(?:[ \t][^\n]*\n)*)")
+SENDER_HEADERS = frozenset(
+    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to", b"disposition-notification-to",
+     b"mail-followup-to", b"resent-from", b"resent-sender", b"resent-reply-to")
+)  # fmt: skip
+RECIPIENT_HEADERS = frozenset((b"to", b"cc", b"bcc", b"apparently-to", b"resent-to", b"resent-cc", b"resent-bcc"))
+ADDRESS_HEADERS = SENDER_HEADERS | RECIPIENT_HEADERS
+"""Headers with addresses that are completed and mapped, by name in lower case."""
 
 
 class Header(NamedTuple):

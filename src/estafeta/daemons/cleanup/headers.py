@@ -9,22 +9,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from estafeta.daemons.cleanup.checks import Inspection
 from estafeta.daemons.cleanup.recipients import Mapping
 from estafeta.daemons.cleanup.settings import Settings
 from estafeta.ipc.messages import Envelope
 from estafeta.mail.address import addresses_in, quote_address, rewrite_addresses
 from estafeta.mail.date import rfc5322_date
-from estafeta.mail.header import Header, split_headers
+from estafeta.mail.header import ADDRESS_HEADERS, SENDER_HEADERS, Header, split_headers
 from estafeta.mail.rewrite import to_standard_form
 from estafeta.mail.text import to_text
+from estafeta.service.content_checks import Inspection
 
-_SENDER_HEADERS = frozenset(
-    (b"from", b"sender", b"reply-to", b"errors-to", b"return-receipt-to", b"disposition-notification-to",
-     b"resent-from", b"resent-sender", b"resent-reply-to")
-)  # fmt: skip
-_RECIPIENT_HEADERS = frozenset((b"to", b"cc", b"bcc", b"apparently-to", b"resent-to", b"resent-cc", b"resent-bcc"))
-_ADDRESS_HEADERS = _SENDER_HEADERS | _RECIPIENT_HEADERS
 # One complete address with a dotted domain, alone or in brackets behind a plain name: nothing to rewrite.
 _COMPLETE = re.compile(
     rb"[ \t]*(?:[A-Za-z0-9 ]*<)?[A-Za-z0-9_+.=-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+>?[ \t]*\r?\n"
@@ -111,7 +105,7 @@ async def process(
         elif key in drop:
             out.append(content[kept_from : header.start])
             kept_from = header.end
-        elif key in _ADDRESS_HEADERS and (settings.maps_headers or not _COMPLETE.fullmatch(header.value)):
+        elif key in ADDRESS_HEADERS and (settings.maps_headers or not _COMPLETE.fullmatch(header.value)):
             new = await _rewritten(settings, mapping, header, remote=remote)
             if new != header.value:
                 out.append(content[kept_from : header.start])
@@ -196,7 +190,7 @@ async def _rewritten(settings: Settings, mapping: Mapping, header: Header, *, re
         return to_standard_form(settings.rules, address, remote=remote)
 
     if settings.maps_headers and not remote:
-        sender = key in _SENDER_HEADERS
+        sender = key in SENDER_HEADERS
         kind = "header_sender" if sender else "header_recipient"
         own = settings.sender_canonical if sender else settings.recipient_canonical
         classes = settings.sender_canonical_classes if sender else settings.recipient_canonical_classes

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from estafeta.daemons.cleanup import headers
 from estafeta.daemons.cleanup.actions import redirect
 from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
-from estafeta.daemons.cleanup.checks import Decision, Inspection, read_checks
 from estafeta.daemons.cleanup.eight_bit import declares_eight_bit
 from estafeta.daemons.cleanup.recipients import ExpansionTooLarge, Mapping
 from estafeta.daemons.cleanup.settings import read_settings
@@ -32,6 +31,7 @@ from estafeta.ipc.messages import (
     Refused,
 )
 from estafeta.mail.queue_id import QueueIdMaker
+from estafeta.service.content_checks import Decision, Inspection, read_checks
 from estafeta.service.daemon import Daemon
 from estafeta.service.own_addresses import own_addresses
 from estafeta.spool.journal import SEGMENT_AGE_S, Journal, LargeMessage

@@ -8,19 +8,27 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
+from typing import Protocol
 
 from estafeta.ipc.messages import Place
 from estafeta.mail.mime import MimeProblem
 from estafeta.mail.seven_bit import SevenBit
 from estafeta.protocol.smtp_client_commands import break_long_lines, dot_stuff
-from estafeta.spool.content import ContentReader
 
 WHOLE_BYTES = 512 * 1024
 PIECE_BYTES = 256 * 1024
 
 
+class Readable(Protocol):
+    """What content is read from: the queue's ContentReader, or a changed message."""
+
+    def read(self, place: Place, start: int = 0, length: int | None = None) -> bytes:
+        """As ContentReader.read."""
+        ...
+
+
 def whole_content(
-    reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int, converter: SevenBit | None = None
+    reader: Readable, place: Place, *, dot_free: bool, line_limit: int, converter: SevenBit | None = None
 ) -> bytes:
     """A small message, ready for the wire but for the final dot. Raises OSError."""
     content = reader.read(place)
@@ -35,7 +43,7 @@ def whole_content(
 
 
 def content_pieces(
-    reader: ContentReader, place: Place, *, dot_free: bool, line_limit: int, piece_bytes: int = PIECE_BYTES,
+    reader: Readable, place: Place, *, dot_free: bool, line_limit: int, piece_bytes: int = PIECE_BYTES,
     converter: SevenBit | None = None,
 ) -> Iterator[bytes]:  # fmt: skip
     """The same for a large message, piece by piece. Raises OSError while it is read."""

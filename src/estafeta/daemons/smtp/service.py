@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from estafeta.clients.postmaster import Postmaster
 from estafeta.daemons.smtp.cache import SessionCache
 from estafeta.daemons.smtp.connect import connect
+from estafeta.daemons.smtp.outgoing import Outgoing, OutgoingChanges, Unacceptable
 from estafeta.daemons.smtp.policy import Policy
 from estafeta.daemons.smtp.secure import Security
 from estafeta.daemons.smtp.session import Session
@@ -33,6 +34,7 @@ from estafeta.mail.transcript import Transcript
 from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.tables.braces import split_list
+from estafeta.tables.table import LookupFailed, OpenOptions
 
 _STOP_S = 5.0
 _NOTHING_LEFT = Trouble("4.3.0", "server unavailable or unable to receive mail", throttle=True)
@@ -45,6 +47,7 @@ class _Walk:
     delivery: Delivery
     tried: set[Peer] = field(default_factory=set)
     kept: dict[int, Trouble] = field(default_factory=dict)
+    outgoing: Outgoing | None = None
 
 
 class Smtp(Daemon):
@@ -58,6 +61,9 @@ class Smtp(Daemon):
         self.resolver.preload()
         self.policy = Policy(self.config, self.settings, self.log.warning)
         self.policy.warn_at_start()
+        options = OpenOptions(warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup)
+        changes = OutgoingChanges(self.config, options, self.log.info, self.log.warning, lmtp=self.settings.lmtp)
+        self.changes = changes if changes else None
         ids = QueueIdMaker(os.getpid(), time.time_ns, long=self.config.bool("enable_long_queue_ids"))
         program = "LMTP client" if self.settings.lmtp else "SMTP client"
         self.postmaster = Postmaster(self.config, program, frozenset(("protocol",)), ids, self.log)
@@ -113,6 +119,10 @@ class Smtp(Daemon):
         request = delivery.request
         try:
             walk = _Walk(delivery)
+            if self.changes is not None:
+                walk.outgoing = await self._changed(self.changes, delivery)
+                if walk.outgoing is None:
+                    return
             session = self.cache.take(request.nexthop)
             if session is not None and not await self._transact(session, walk, final=False):
                 # What failed here for now is not tried at the same address again.
@@ -123,6 +133,22 @@ class Smtp(Daemon):
             self.cache.finished(request.nexthop)
             self.context.last_activity = time.monotonic()
             self.content.release(request.place)
+
+    async def _changed(self, changes: OutgoingChanges, delivery: Delivery) -> Outgoing | None:
+        """The message as it goes out; None: everybody has a result."""
+        request = delivery.request
+        try:
+            return await changes.make(request, self.content)
+        except Unacceptable as error:
+            for index in delivery.undecided:
+                delivery.bounced(index, error.dsn, str(error))
+        except LookupFailed as error:
+            self.log.warning(f"{request.envelope.queue_id}: {error}")
+            delivery.all_deferred("4.3.0", "a table for outgoing mail cannot be asked")
+        except OSError as error:
+            self.log.warning(f"{request.envelope.queue_id}: {error}")
+            delivery.all_deferred("4.3.0", f"queue file read error: {error.strerror or error}")
+        return None
 
     async def _walk(self, walk: _Walk) -> None:
         """Try the servers in order; give up with the last trouble."""
@@ -331,6 +357,7 @@ class Smtp(Daemon):
             kept=walk.kept,
             quit_after=lambda: session.machine.pipelining and not self.cache.wants(session, more=more),
             on_over=ended,
+            outgoing=walk.outgoing,
         )
         delivery.connected_at = time.time()
         session.run(transaction)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from estafeta.daemons.smtp.content import WHOLE_BYTES, content_pieces, whole_content
+from estafeta.daemons.smtp.content import WHOLE_BYTES, Readable, content_pieces, whole_content
 from estafeta.daemons.smtp.link import Link
 from estafeta.daemons.smtp.login import Login
 from estafeta.daemons.smtp.secure import Security
@@ -26,7 +26,7 @@ from estafeta.daemons.smtp.trouble import (
     reply_trouble,
 )
 from estafeta.daemons.smtp.xforward import xforward_commands
-from estafeta.ipc.messages import ContentFlag
+from estafeta.ipc.messages import ContentFlag, Place
 from estafeta.mail.seven_bit import SevenBit
 from estafeta.mail.text import to_text
 from estafeta.protocol import smtp_client as machine_events
@@ -156,7 +156,8 @@ class Session(Link):
         if not envelope.sender.isascii() or any(not item.address.isascii() for item in envelope.recipients):
             return True
         try:
-            head = self._content.read(transaction.delivery.request.place, 0, WHOLE_BYTES)
+            reader, place, _ = self._source(transaction)
+            head = reader.read(place, 0, WHOLE_BYTES)
         except OSError:
             return True
         return not head.partition(b"\r\n\r\n")[0].isascii()
@@ -330,13 +331,11 @@ class Session(Link):
         transaction = self._transaction
         if transaction is None:
             return
-        request = transaction.delivery.request
-        place = request.place
-        dot_free = bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
+        reader, place, dot_free = self._source(transaction)
         limit = self.settings.line_length_limit
         if place.content_length > WHOLE_BYTES:
             self._pieces = content_pieces(
-                self._content, place, dot_free=dot_free, line_limit=limit, converter=self._converter(transaction)
+                reader, place, dot_free=dot_free, line_limit=limit, converter=self._converter(transaction)
             )
             data = self.machine.bytes_to_send()
             if data:
@@ -345,12 +344,20 @@ class Session(Link):
             return
         try:
             converter = self._converter(transaction)
-            content = whole_content(self._content, place, dot_free=dot_free, line_limit=limit, converter=converter)
+            content = whole_content(reader, place, dot_free=dot_free, line_limit=limit, converter=converter)
         except OSError as error:
             self._unreadable(transaction, error)
             return
         transaction.content_sent = True
         self.machine.send_content(content, dot_free=True, quit_after=transaction.quit_after())
+
+    def _source(self, transaction: Transaction) -> tuple[Readable, Place, bool]:
+        """Where the content is, and whether no line of it starts with a dot."""
+        changed = transaction.outgoing
+        if changed is not None and changed.content is not None:
+            return changed.content, changed.place, changed.dot_free
+        request = transaction.delivery.request
+        return self._content, request.place, bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
 
     def _converter(self, transaction: Transaction) -> SevenBit | None:
         """What makes 8-bit content fit for a server that has not said that it takes it."""

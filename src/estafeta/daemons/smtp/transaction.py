@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
+from estafeta.daemons.smtp.outgoing import Outgoing
 from estafeta.daemons.smtp.trouble import Peer, Trouble, reply_trouble
 from estafeta.delivery.report import Delivery
 from estafeta.ipc.messages import (
@@ -44,6 +46,7 @@ class Transaction:
         "kept",
         "log",
         "on_over",
+        "outgoing",
         "over",
         "peer",
         "probe",
@@ -63,11 +66,14 @@ class Transaction:
         kept: dict[int, Trouble],
         quit_after: Callable[[], bool],
         on_over: Callable[[Transaction], None],
+        outgoing: Outgoing | None = None,
     ) -> None:
         self.delivery = delivery
         self.indexes = indexes
         self.log = log
         self.final = final
+        self.outgoing = outgoing
+        """The message as it goes out, if that is not as it is in the queue."""
         self.kept = kept
         self._failed: set[int] = set()
         self.quit_after = quit_after
@@ -96,9 +102,15 @@ class Transaction:
         source = self.delivery.request.envelope
         flags = source.flags
         recipients = source.recipients
+        sender = source.sender
+        wanted = [_recipient(recipients[index], dsn) for index in self.indexes]
+        if self.outgoing is not None:
+            sender = self.outgoing.sender
+            new = self.outgoing.recipients
+            wanted = [replace(item, address=new[index]) for item, index in zip(wanted, self.indexes, strict=True)]
         self.envelope = Envelope(
-            source.sender,
-            [_recipient(recipients[index], dsn) for index in self.indexes],
+            sender,
+            wanted,
             size_bytes=source.size,
             eight_bit=bool(flags & ContentFlag.EIGHT_BIT),
             smtputf8=bool(flags & ContentFlag.SMTPUTF8),

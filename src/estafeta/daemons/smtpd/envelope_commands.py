@@ -136,6 +136,12 @@ async def mail_command(session: Session, command: Command) -> None:
     if parsed is None:
         session.failed(b"MAIL", b"501 5.5.4 Syntax: MAIL FROM:<address>")
         return
+    try:
+        session.local_client = await session.service.local_clients.match(session.facts)
+    except LookupFailed as error:
+        session.warning(str(error))
+        session.failed(b"MAIL", b"451 4.3.0 Error: temporary lookup failure")
+        return
     transaction = Transaction(parsed[0], time.time())
     try:
         for parameter in parsed[1]:

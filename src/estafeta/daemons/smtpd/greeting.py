@@ -35,7 +35,6 @@ async def greet(session: Session) -> None:
         return
     if service.settings.tls.wrapper and not await starttls.secure(session):
         return
-    session.local_client = await service.is_local_client(facts.client_address)
     if service.other_clients:
         await service.other_clients.look_at(session)
     if not service.settings.delay_reject:

@@ -189,7 +189,6 @@ async def xclient_command(session: Session, command: Command) -> None:
         session.reply_now(refusal)
         session.close()
         return
-    session.local_client = await service.is_local_client(facts.client_address)
     session.may_xclient = await service.other_clients.may_xclient(session)
     session.refused = None if service.settings.delay_reject else await check(session, "client", "XCLIENT")
     if session.machine.has_input:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from estafeta.daemons.smtpd import proxied
 from estafeta.daemons.smtpd.access import Actions
+from estafeta.daemons.smtpd.event_line import event_line
 from estafeta.daemons.smtpd.received_line import received_header
 from estafeta.daemons.smtpd.stages import check
 from estafeta.daemons.smtpd.transaction import Transaction
@@ -29,6 +30,7 @@ from estafeta.ipc.messages import (
 )
 from estafeta.mail.text import to_bytes
 from estafeta.protocol.smtp_server import ChunkContent, Command, Content, State
+from estafeta.tables.table import LookupFailed
 
 if TYPE_CHECKING:
     from estafeta.daemons.smtpd.session import Session
@@ -267,6 +269,14 @@ def _act(actions: Actions, envelope: Envelope, flags: int, received: bytes) -> t
     return flags, actions.prepended + received
 
 
+async def _may_send_bare_newlines(session: Session) -> bool:
+    try:
+        return await session.service.local_clients.may_send_bare_newlines(session.facts)
+    except LookupFailed as error:
+        session.warning(str(error))
+        return False
+
+
 async def _end(session: Session, transaction: Transaction, verb: str) -> None:
     """The message is complete: have it made safe, answer."""
     service = session.service
@@ -278,10 +288,11 @@ async def _end(session: Session, transaction: Transaction, verb: str) -> None:
             session.warning(f"{transaction.queue_id}: queue file size limit exceeded")
         _answer_too_big(session, verb)
         return
-    if transaction.bare_newline and service.settings.forbid_bare_newline in ("yes", "reject") and not session.local_client:
+    if transaction.bare_newline and service.settings.bare_newline_reply and not await _may_send_bare_newlines(session):
+        session.info(event_line(session, "END-OF-MESSAGE", "reject", "bare <LF> received"))
         abort(session, transaction)
         session.end_transaction()
-        session.reply(b"550 5.5.2 bare <LF> received")
+        session.reply(service.settings.bare_newline_reply)
         return
     if service.access.has("end_of_data"):
         verdict = await check(session, "end_of_data", "END-OF-MESSAGE")

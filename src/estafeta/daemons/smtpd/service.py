@@ -18,6 +18,7 @@ from estafeta.daemons.smtpd.authentication import Authentication
 from estafeta.daemons.smtpd.events import KINDS
 from estafeta.daemons.smtpd.footer import Footer
 from estafeta.daemons.smtpd.limits import ClientLimits
+from estafeta.daemons.smtpd.local_clients import LocalClients
 from estafeta.daemons.smtpd.other_client import OtherClients
 from estafeta.daemons.smtpd.proxy import ProxyFilter
 from estafeta.daemons.smtpd.session import Session
@@ -30,8 +31,7 @@ from estafeta.ipc.messages import CleanupFlag
 from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.mail.transcript import Transcript
 from estafeta.service.daemon import Daemon
-from estafeta.tables.match_list import AddressList, DomainList, StringList
-from estafeta.tables.table import LookupFailed
+from estafeta.tables.match_list import DomainList, StringList
 
 _TICK_S = 1.0
 _NAME_MEMORY_S = 10.0
@@ -79,7 +79,7 @@ class Smtpd(Daemon):
         self.limits = ClientLimits(config, self._options, self.context.service.name, self._anvil)
         self.proxy_filter = ProxyFilter(config, self.log.warning) if config.get("smtpd_proxy_filter") else None
         self.other_clients = OtherClients(config, self._options)
-        self._local_clients = self._local_header_clients()
+        self.local_clients = LocalClients(config, self._options)
         self.fast_flush_domains = DomainList(
             config.get("fast_flush_domains"), self._options, "fast_flush_domains",
             match_parents="fast_flush_domains" in config.words("parent_domain_matches_subdomains"),
@@ -95,12 +95,6 @@ class Smtpd(Daemon):
 
     def _anvil(self) -> Channel | None:
         return self.context.channel("anvil") if self.context.has_service("anvil") else None
-
-    def _local_header_clients(self) -> AddressList | None:
-        words = self.config.words("local_header_rewrite_clients")
-        if "permit_mynetworks" in words:
-            return AddressList(self.config.get("mynetworks"), self._options, "mynetworks")
-        return None
 
     async def start(self) -> None:
         self.cleanup = self.context.channel(self.config.get("cleanup_service_name"))
@@ -178,15 +172,6 @@ class Smtpd(Daemon):
             self._names.clear()
         self._names[address] = (now + _NAME_MEMORY_S, found)
         return found
-
-    async def is_local_client(self, address: str) -> bool:
-        """Are this client's headers rewritten as local ones (local_header_rewrite_clients)?"""
-        if self._local_clients is None:
-            return address in ("127.0.0.1", "::1")
-        try:
-            return await self._local_clients.match(address)
-        except LookupFailed:
-            return False
 
     def has_space(self, size: int) -> bool:
         """queue_minfree, and one and a half times the announced size, must be free in the queue's file system."""

@@ -39,7 +39,7 @@ class Settings:
     peername_lookup: bool
     forbidden_commands: frozenset[bytes]
     noop_commands: frozenset[bytes]
-    forbid_bare_newline: str
+    bare_newline_reply: bytes  # to content with bare line feeds; empty: taken (the end of a message is strict in any case)
     reject_unlisted_recipient: bool
     content_filter: str
     delay_open: bool
@@ -125,7 +125,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
             word.upper().encode() for word in config.words("smtpd_forbidden_commands") if ":" not in word
         ),
         noop_commands=frozenset(word.upper().encode() for word in config.words("smtpd_noop_commands")),
-        forbid_bare_newline=config.get("smtpd_forbid_bare_newline").lower(),
+        bare_newline_reply=_bare_newline_reply(config),
         reject_unlisted_recipient=config.bool("smtpd_reject_unlisted_recipient"),
         content_filter=config.get("content_filter"),
         delay_open=config.bool("smtpd_delay_open_until_valid_rcpt"),
@@ -138,3 +138,15 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         allow_min_user=config.bool("allow_min_user"),
         discard_ehlo_keywords=frozenset(discard),
     )
+
+
+def _bare_newline_reply(config: Config) -> bytes:
+    """smtpd_forbid_bare_newline: only "reject" refuses. Raises ConfigError."""
+    name = "smtpd_forbid_bare_newline"
+    value = config.get(name).lower()
+    if value not in ("", "yes", "no", "normalize", "reject"):
+        raise config.error(name, f'bad value "{value}": yes, normalize, reject or no is expected')
+    if value != "reject":
+        return b""
+    code = config.int("smtpd_forbid_bare_newline_reject_code")
+    return f"{code} 5.5.2 {config.get('myhostname')} Error: bare <LF> received".encode()

@@ -1,5 +1,6 @@
 """header_checks, mime_header_checks, nested_header_checks and body_checks: what the tables say of a message's lines, and what
-follows from it.
+follows from it. cleanup(8) has them for mail that arrives; smtp(8) for mail that leaves, where rules can only change, log or
+warn (``DeliveryInspection``).
 
 Source: header_checks(5), postconf(5) body_checks_size_limit, header_size_limit, line_length_limit; log lines as Postfix 3.7
 writes them. Header checks see one logical header at a time (line ends inside are LF), body checks one line at a time; a body
@@ -10,7 +11,7 @@ a table that cannot be asked makes the whole message wait (LookupFailed); time i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from estafeta.config.config import Config
@@ -70,6 +71,18 @@ class ContentChecks:
         return bool(self.header or self.mime or self.nested or self.body) or strict
 
 
+def read_delivery_checks(
+    config: Config, specs: Sequence[tuple[str, Sequence[str]]], options: OpenOptions
+) -> ContentChecks:
+    """Open the four tables (parameter, value: header, mime, nested, body) of a client: no limits, nothing strict."""
+    header, mime, nested, body = (Maps(value, options, name) for name, value in specs)
+    return ContentChecks(
+        header, mime, nested, body, body_limit=0, line_limit=config.int("line_length_limit"),
+        nesting_limit=config.int("mime_nesting_limit"), boundary_limit=config.int("mime_boundary_length_limit"),
+        mime_input=True, strict_headers=False, strict_body=False, strict_encoding=False,
+    )  # fmt: skip
+
+
 def read_checks(config: Config, options: OpenOptions) -> ContentChecks:
     """Open the tables; raises ConfigError for a bad value."""
 
@@ -103,6 +116,7 @@ class Replaced:
 class Inspection:
     """The checks of one message, from its first header to its last line."""
 
+    replaced_is_final = False  # a header from REPLACE may be rewritten, and counts for what is missing
     __slots__ = ("_body_seen", "_checks", "_envelope", "_info", "_line", "_origin", "_plain", "_scanner", "_warn", "decision")
 
     def __init__(self, checks: ContentChecks, envelope: Envelope, info: Report, warn: Report) -> None:
@@ -142,6 +156,8 @@ class Inspection:
                     length += len(kept)
                     if changed.before:
                         untouched.append(length)
+                    if self.replaced_is_final and changed.text is not None and changed.text != text:
+                        untouched.append(length + len(changed.before))
                     new = changed.text if changed.text is not None else b""
                     out += (kept, changed.before, new)
                     length += len(changed.before) + len(new)
@@ -313,8 +329,7 @@ class Inspection:
         word, _, rest = value.partition(" ")
         word = word.upper()
         rest = rest.strip()
-        decision = self.decision
-        act = _ACTIONS.get(word)
+        act = self._actions.get(word)
         if act is not None:
             act(self, rest, kind, shown, table)
             return None
@@ -336,15 +351,22 @@ class Inspection:
                 new = to_bytes(rest).replace(b"\n", b"\r\n") + (end or b"\r\n")
                 return Replaced(b"", new) if word == "REPLACE" else Replaced(new, text)
             return None
-        if word == "REJECT":
-            found = _DSN.match(rest)
-            dsn, said = (found[1], rest[found.end() :]) if found else ("5.7.1", rest)
-            said = said or "message content rejected"
-            decision.rejected = (dsn, said)
-            self._log("reject", kind, shown, f"{dsn} {said}")
-            return None
-        self._warn(f"unknown command in {table} map: {value}")
+        self._unknown(value, table)
         return None
+
+    def _unknown(self, value: str, table: str) -> None:
+        self._warn(f"unknown command in {table} map: {value}")
+
+    @property
+    def _actions(self) -> dict[str, Callable[[Inspection, str, str, bytes, str], None]]:
+        return _ACTIONS
+
+    def _reject(self, rest: str, kind: str, shown: bytes, table: str) -> None:
+        found = _DSN.match(rest)
+        dsn, said = (found[1], rest[found.end() :]) if found else ("5.7.1", rest)
+        said = said or "message content rejected"
+        self.decision.rejected = (dsn, said)
+        self._log("reject", kind, shown, f"{dsn} {said}")
 
     def _log(self, what: str, kind: str, shown: bytes, rest: str = "") -> None:
         text = _printable(shown[:_LOGGED])
@@ -394,6 +416,7 @@ class Inspection:
 
 
 _ACTIONS: dict[str, Callable[[Inspection, str, str, bytes, str], None]] = {
+    "REJECT": Inspection._reject,
     "DISCARD": Inspection._discard,
     "HOLD": Inspection._hold,
     "FILTER": Inspection._filter,
@@ -403,6 +426,27 @@ _ACTIONS: dict[str, Callable[[Inspection, str, str, bytes, str], None]] = {
     "INFO": Inspection._information,
     "PASS": Inspection._pass,
 }
+
+
+class DeliveryInspection(Inspection):
+    """The checks of a message that leaves: its time and destination are settled, and rules that would change them warn."""
+
+    replaced_is_final = True
+    __slots__ = ()
+
+    @property
+    def _actions(self) -> dict[str, Callable[[Inspection, str, str, bytes, str], None]]:
+        return _DELIVERY_ACTIONS
+
+    def _unknown(self, value: str, table: str) -> None:
+        self._warn(f"unsupported command in {table} map: {value}")
+
+    def _log(self, what: str, kind: str, shown: bytes, rest: str = "") -> None:
+        text = _printable(shown[:_LOGGED])
+        self._info(f"{self._envelope.queue_id}: {what}: {kind} {text}{': ' if rest else ''}{rest}")
+
+
+_DELIVERY_ACTIONS = {word: act for word, act in _ACTIONS.items() if word in ("WARN", "INFO")}
 
 
 def _printable(data: bytes) -> str:
