@@ -14,5 +14,9 @@ SEEDS = {
     "dns": [(b"\x00\x01\x81\x80\x00\x01\x00\x01\x00\x00\x00\x00\x01a\x00\x00\x01\x00\x01"
             b"\xc0\x0c\x00\x01\x00\x01\x00\x00\x00\x01\x00\x04abcd")],
     "spool": [b"\xe5TF1" + b"\0" * 60],
+    "sasl": [bytes([n]) + b"n,,n=joe,r=abc\xffc=biws,r=abcd,p=eHh4\xff" for n in range(7)],
+    "xclient": [b"NAME=a.test ADDR=127.0.0.1 PROTO=ESMTP", b"ADDR=IPV6:::1 NAME=[UNAVAILABLE] HELO=a+20b"],
+    "tls_policy": [b"secure match=nexthop:hostname protocols=!SSLv2 ciphers=high", b"fingerprint match=aa:bb|cc"],
+    "ldap": [b"0\x0c\x02\x01\x01a\x07\n\x01\x00\x04\x00\x04\x00", b"(&(a=b*c)(|(!(x>=1))(y~=z)))", b"ldap://h:1/dc=x?a,b?sub?(c=d)"],
     "rules": [b"/^a(b)$/i REJECT $1\nif !/x/\nendif\n"],
 }  # fmt: skip

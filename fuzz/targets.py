@@ -16,6 +16,7 @@ from estafeta.config.main_cf import parse_main_cf
 from estafeta.config.master_cf import parse_master_cf
 from estafeta.config.pipe_attributes import BadAttributes, parse_pipe_attributes
 from estafeta.daemons.cleanup.carriage_returns import without_bare_returns
+from estafeta.daemons.smtpd.client_attributes import BadAttribute, parse_attributes
 from estafeta.dns.wire import WireError, parse_response
 from estafeta.mail.address import (
     AddressError,
@@ -32,8 +33,13 @@ from estafeta.mail.mime import BodyScanner, Kind, MimeProblem, parse_content_typ
 from estafeta.protocol.smtp_client_commands import break_long_lines, dot_stuff
 from estafeta.protocol.smtp_reply import ReplyError, ReplyReader
 from estafeta.protocol.smtp_server import TRANSITIONS, ChunkContent, Command, Content, SmtpServer
+from estafeta.sasl.machines import server_machine
+from estafeta.sasl.properties import MECHANISMS
+from estafeta.sasl.vocabulary import Account, Challenge, SaslFailed, ServerNames, WantAccount, WantCheck
 from estafeta.spool.record import Damage, Found, iter_records, read_done_log
+from estafeta.tables.ldap_message import Malformed, parse_filter, parse_url, read_entry, read_message, read_result
 from estafeta.tables.rules import BadRule, parse_rule_line, parse_template
+from estafeta.tls.policy import PolicyError, parse_policy
 
 Target = Callable[[bytes], None]
 
@@ -238,7 +244,74 @@ def rules(data: bytes) -> None:
             pass
 
 
+
+def sasl(data: bytes) -> None:
+    """Nobody gets in with nonsense, whatever the mechanism; SaslFailed is the one way out."""
+    names = sorted(MECHANISMS)
+    mechanism = names[(data[:1] or b"\0")[0] % len(names)]
+    initial, *responses = data[1:].split(b"\xff")
+    account = Account(b"a password that nobody guesses")
+    machine = server_machine(mechanism, ServerNames("mail.test", "realm.test"), initial or None)
+    try:
+        ask = next(machine)
+        while True:
+            if isinstance(ask, Challenge):
+                if not responses:
+                    return
+                ask = machine.send(responses.pop(0))
+            elif isinstance(ask, WantAccount):
+                ask = machine.send(account)
+            elif isinstance(ask, WantCheck):
+                ask = machine.send(ask.password == account.password)
+            else:
+                ask = machine.send(ask.derive())
+    except SaslFailed:
+        return
+    except StopIteration:
+        raise AssertionError(f"{mechanism} let somebody in") from None
+
+
+def xclient(data: bytes) -> None:
+    """XCLIENT and XFORWARD attributes: values without control characters, or BadAttribute."""
+    text = data.decode("latin-1")
+    for command in ("XCLIENT", "XFORWARD"):
+        try:
+            found = parse_attributes(command, text)
+        except BadAttribute:
+            continue
+        assert all(char.isprintable() or ord(char) > 126 for value in found.values() for char in value), found
+
+
+def tls_policy(data: bytes) -> None:
+    """Results of smtp_tls_policy_maps: PolicyError at worst."""
+    try:
+        parse_policy(data.decode("utf-8", "surrogateescape"))
+    except PolicyError:
+        pass
+
+
+def ldap(data: bytes) -> None:
+    """What a directory server says, filters and URLs: Malformed at worst."""
+    try:
+        _, _, body = read_message(data)
+        read_result(body)
+    except Malformed:
+        pass
+    try:
+        _, _, body = read_message(data)
+        read_entry(body)
+    except Malformed:
+        pass
+    text = data.decode("utf-8", "surrogateescape")
+    for parse in (parse_filter, parse_url):
+        try:
+            parse(text)
+        except Malformed:
+            pass
+
+
 TARGETS: dict[str, Target] = {
     one.__name__: one
-    for one in (smtp_server, relay, smtp_reply, address, header, mime, main_cf, master_cf, dns, spool, rules)
+    for one in (smtp_server, relay, smtp_reply, address, header, mime, main_cf, master_cf, dns, spool, rules,
+                sasl, xclient, tls_policy, ldap)
 }
