@@ -10,24 +10,22 @@ dies; one master a queue directory, by the lock on ``pid/master.pid``.
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from estafeta.config.config import Config, load_config
 from estafeta.config.errors import ConfigError
 from estafeta.config.jail_check import prepare_jail
 from estafeta.config.master_cf import MasterService, jails_by_default, load_master_cf
-from estafeta.config.programs import KNOWN_PROGRAMS
 from estafeta.master.child import ServiceState, wants_listening, worker_share, workers_for
 from estafeta.master.listen import open_listeners
 from estafeta.master.preload import preload
 from estafeta.master.renewal import CHECK_S, Renewal
+from estafeta.master.running import Running, find_daemon, socket_owner
 from estafeta.master.verify import verify_configuration
 from estafeta.service.daemon import Daemon
 from estafeta.service.worker import WORKER_SIGNALS, Worker, WorkerSpec, exit_now, reset_after_fork
@@ -36,39 +34,6 @@ from estafeta.system.log import FileSink, Log, Sink, open_sink
 
 STOP_S = 10.0
 RESTART_DELAY_S = 1.0
-NOT_NEEDED = frozenset(("flush", "proxymap", "scache", "tlsmgr"))  # others do what they are for: docs/differs.md
-ALIASES = {"nqmgr": "qmgr", "oqmgr": "qmgr", "lmtp": "smtp", "retry": "error", "defer": "bounce", "trace": "bounce"}
-
-
-def load_daemon(command: str) -> type[Daemon]:
-    """The class of the program ``command`` of a master.cf line; raises ConfigError."""
-    name = command.rpartition("/")[2]
-    module = ALIASES.get(name, name).replace("-", "_")
-    try:
-        found = importlib.import_module(f"estafeta.daemons.{module}")
-    except ModuleNotFoundError as error:
-        if error.name == f"estafeta.daemons.{module}":
-            raise ConfigError(f"master.cf: program {name} is not implemented") from None
-        raise
-    daemon: type[Daemon] = found.DAEMON
-    return daemon
-
-
-@dataclass
-class Running:
-    """A service and its workers."""
-
-    service: MasterService
-    daemon_class: type[Daemon]
-    config: Config
-    state: ServiceState
-    listeners: list[socket.socket]
-    slots: dict[int, int] = field(default_factory=dict)  # pid -> worker number
-    status_fds: dict[int, int] = field(default_factory=dict)  # pid -> status pipe
-    next_wakeup: float = 0.0
-    retired: set[int] = field(default_factory=set)  # pids of workers told to drain
-    renewal: Renewal | None = None  # certificate files that may be renewed
-    wanted_at: float = 0.0  # start one at this time although nobody asks (a service that stays)
 
 
 class Master:
@@ -387,12 +352,12 @@ class Master:
         wanted: dict[tuple[str, str], tuple[MasterService, type[Daemon], Config]] = {}
         disabled = config.words("master_service_disable")
         for service in load_master_cf(config.directory, disabled, jail_default=jails_by_default(config)):
-            daemon_class = self._find_daemon(service)
+            daemon_class = find_daemon(service, self.log.warning)
             if daemon_class is None:
                 continue
             wanted[service.name, service.type] = (service, daemon_class, config.with_overrides(service.overrides))
         opened: dict[tuple[str, str], list[socket.socket]] = {}
-        owner = self._socket_owner(config)
+        owner = socket_owner(config)
         try:
             for key, (service, _, _) in wanted.items():
                 if key not in self.running:
@@ -422,21 +387,6 @@ class Master:
                 self._replace(old, entry)
             self.running[key] = entry
 
-    def _find_daemon(self, service: MasterService) -> type[Daemon] | None:
-        """The program of a service; None, with a warning, for one of Postfix's that is not there yet."""
-        name = service.command.rpartition("/")[2]
-        if service.type == "pass":  # connections that postscreen hands on
-            self.log.warning(f"service {service.name}/{service.type}: postscreen is not implemented: not started")
-            return None
-        try:
-            return load_daemon(name)
-        except ConfigError:
-            if name not in KNOWN_PROGRAMS and name != service.name:
-                raise  # postfix check tells a misspelt program from an agent of the administrator's own
-            if name not in NOT_NEEDED:
-                self.log.warning(f"service {service.name}/{service.type}: {name} is not implemented: not started")
-            return None
-
     def _replace(self, old: Running, entry: Running) -> None:
         """Workers of the old configuration drain; one that stays takes the new configuration by itself."""
         jailed = entry.service.chroot and privilege.is_root()  # it cannot read the new main.cf
@@ -457,15 +407,6 @@ class Master:
             listener.close()
         for pid in entry.slots:
             _kill(pid, signal.SIGHUP)
-
-    @staticmethod
-    def _socket_owner(config: Config) -> tuple[int, int] | None:
-        if not privilege.is_root():
-            return None
-        user = privilege.find_user(config.get("mail_owner"))
-        if user is None:
-            raise ConfigError(f"main.cf: mail_owner: unknown user {config.get('mail_owner')}")
-        return user.uid, user.gid
 
 
 def _kill(pid: int, number: int) -> None:
