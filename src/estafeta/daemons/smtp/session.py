@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from estafeta.daemons.smtp.content import WHOLE_BYTES, Readable, content_pieces, whole_content
+from estafeta.daemons.smtp.content import WHOLE_BYTES, content_pieces, whole_content
+from estafeta.daemons.smtp.fitness import unfit
 from estafeta.daemons.smtp.link import Link
 from estafeta.daemons.smtp.login import Login
 from estafeta.daemons.smtp.secure import Security
@@ -21,12 +22,10 @@ from estafeta.daemons.smtp.trouble import (
     Peer,
     Trouble,
     lost_trouble,
-    message_trouble,
     refused_trouble,
     reply_trouble,
 )
 from estafeta.daemons.smtp.xforward import xforward_commands
-from estafeta.ipc.messages import ContentFlag, Place
 from estafeta.mail.seven_bit import SevenBit
 from estafeta.mail.text import to_text
 from estafeta.protocol import smtp_client as machine_events
@@ -119,7 +118,7 @@ class Session(Link):
             dummy_auth=settings.dummy_mail_auth and self.login is not None and self.login.done,
             assume_final=settings.assume_final,
         )
-        trouble = self._unfit(transaction)
+        trouble = unfit(transaction, self.peer, machine.features, self._content)
         if trouble is not None:
             transaction.fail_all(trouble)
             transaction.end()
@@ -137,30 +136,6 @@ class Session(Link):
             self.machine.ask(Phase.XFORWARD, self._asks.pop(0))
         else:
             self.machine.begin(transaction.envelope, probe=transaction.probe)
-
-    def _unfit(self, transaction: Transaction) -> Trouble | None:
-        envelope = transaction.envelope
-        features = self.machine.features
-        limit = features.size_limit
-        if limit and envelope.size_bytes > limit:
-            text = f"message size {envelope.size_bytes} exceeds size limit {limit} of server {self.peer.name}"
-            return message_trouble(self.peer, "5.3.4", text)
-        if envelope.smtputf8 and "smtputf8" not in features and self._needs_utf8(transaction):
-            text = f"SMTPUTF8 is required, but was not offered by host {self.peer.name}"
-            return message_trouble(self.peer, "5.6.7", text)
-        return None
-
-    def _needs_utf8(self, transaction: Transaction) -> bool:
-        """Whether an address or a header is not ASCII."""
-        envelope = transaction.envelope
-        if not envelope.sender.isascii() or any(not item.address.isascii() for item in envelope.recipients):
-            return True
-        try:
-            reader, place, _ = self._source(transaction)
-            head = reader.read(place, 0, WHOLE_BYTES)
-        except OSError:
-            return True
-        return not head.partition(b"\r\n\r\n")[0].isascii()
 
     def rest(self, seconds: float) -> None:
         """Be idle for at most ``seconds``."""
@@ -331,7 +306,7 @@ class Session(Link):
         transaction = self._transaction
         if transaction is None:
             return
-        reader, place, dot_free = self._source(transaction)
+        reader, place, dot_free = transaction.source(self._content)
         limit = self.settings.line_length_limit
         if place.content_length > WHOLE_BYTES:
             self._pieces = content_pieces(
@@ -350,14 +325,6 @@ class Session(Link):
             return
         transaction.content_sent = True
         self.machine.send_content(content, dot_free=True, quit_after=transaction.quit_after())
-
-    def _source(self, transaction: Transaction) -> tuple[Readable, Place, bool]:
-        """Where the content is, and whether no line of it starts with a dot."""
-        changed = transaction.outgoing
-        if changed is not None and changed.content is not None:
-            return changed.content, changed.place, changed.dot_free
-        request = transaction.delivery.request
-        return self._content, request.place, bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
 
     def _converter(self, transaction: Transaction) -> SevenBit | None:
         """What makes 8-bit content fit for a server that has not said that it takes it."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 
+from estafeta.daemons.smtp.content import Readable
 from estafeta.daemons.smtp.outgoing import Outgoing
 from estafeta.daemons.smtp.trouble import Peer, Trouble, reply_trouble
 from estafeta.delivery.report import Delivery
@@ -20,6 +21,7 @@ from estafeta.ipc.messages import (
     NOTIFY_NEVER,
     NOTIFY_SUCCESS,
     ContentFlag,
+    Place,
     Recipient,
 )
 from estafeta.protocol.smtp_client import Envelope, EnvelopeRecipient, Features, SmtpReply
@@ -91,6 +93,14 @@ class Transaction:
         self.action = "relayed"
         self.peer: Peer = Peer("", "", 0)
         self.envelope: Envelope = Envelope(b"", ())
+
+    def source(self, queue: Readable) -> tuple[Readable, Place, bool]:
+        """Where the content is (``queue`` reads the queue's), and whether no line of it starts with a dot."""
+        changed = self.outgoing
+        if changed is not None and changed.content is not None:
+            return changed.content, changed.place, changed.dot_free
+        request = self.delivery.request
+        return queue, request.place, bool(request.envelope.flags & ContentFlag.NO_DOT_LINES)
 
     def prepare(self, peer: Peer, features: Features, uses: int, *, dummy_auth: bool, assume_final: bool) -> None:
         """Bind to the session that will carry it."""
