@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from estafeta.mail.transcript import SECRET, Transcript, without_secrets
 from estafeta.protocol.smtp_client_commands import (
+    ClientOptions,
     Envelope,
     EnvelopeRecipient,
     Features,
@@ -83,18 +84,6 @@ __all__ = [
 
 class LocalError(RuntimeError):
     """A method was called where the conversation does not allow it: a bug of the caller."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClientOptions:
-    """``helo_name`` is smtp_helo_name; ``pipelining`` false never pipelines; ``discard_keywords`` are lower case."""
-
-    helo_name: bytes
-    lmtp: bool = False
-    pipelining: bool = True
-    never_send_ehlo: bool = False
-    quote_addresses: bool = True
-    discard_keywords: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What an SMTP client writes: commands with their parameters, addresses quoted, content with dots doubled.
+"""What an SMTP client writes: commands with their parameters, addresses quoted, content with dots doubled; and its options.
 
 Source: RFC 5321 section 4.1, RFC 1870 (SIZE), 6152 (BODY), 3461 (DSN, xtext), 6531 (SMTPUTF8), 6533 (utf-8 addresses);
 man 5 postconf (smtp_quote_rfc821_envelope, smtp_line_length_limit). Addresses are bytes in internal (unquoted) form.
@@ -16,6 +16,18 @@ _DOT_STRING = re.compile(rb"[^\x00-\x20\x7f()<>@,;:\\\".\[\]]+(?:\.[^\x00-\x20\x
 _QUOTED_SPECIAL = re.compile(rb'["\\\r\n]')
 _NOT_XTEXT = re.compile(rb"[^!-*,-<>-~]")
 _LINE_BREAKS = re.compile(rb"[\r\n]")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """``helo_name`` is smtp_helo_name; ``pipelining`` false never pipelines; ``discard_keywords`` are lower case."""
+
+    helo_name: bytes
+    lmtp: bool = False
+    pipelining: bool = True
+    never_send_ehlo: bool = False
+    quote_addresses: bool = True
+    discard_keywords: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
