@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
+from estafeta.delivery.agent import DeliveryAgent
 from estafeta.delivery.report import Delivery
-from estafeta.delivery.server import DeliveryServer
-from estafeta.ipc.channel import Connection
-from estafeta.ipc.messages import Message
-from estafeta.service.daemon import Daemon
 
 
-class Discard(Daemon):
+class Discard(DeliveryAgent):
     """discard(8)."""
 
     max_workers = 1
+    is_numbered = False
 
     async def start(self) -> None:
-        self.server = DeliveryServer(
-            self.deliver,
-            log=self.log,
-            limit=self.context.client_limit,
-            run=self.run_soon,
-            next_number=lambda: 0,
-            unexpected=self.unexpected,
-        )
-
-    def in_hand(self) -> bool:
-        return self.server.busy
-
-    def on_message(self, connection: Connection, number: int, message: Message) -> None:
-        self.server.handle(connection, number, message)
+        self.serve()
 
     async def deliver(self, delivery: Delivery) -> None:
         """Report success for everybody."""

@@ -10,18 +10,15 @@ from estafeta.daemons.local.mailbox import Mailbox
 from estafeta.daemons.local.recipient import Expander, local_address
 from estafeta.daemons.local.resubmit import Resubmit
 from estafeta.daemons.local.settings import read_settings
+from estafeta.delivery.agent import DeliveryAgent
 from estafeta.delivery.mailbox import Source, delivered_to
 from estafeta.delivery.maildir import MaildirWriter
 from estafeta.delivery.report import Delivery
-from estafeta.delivery.server import DeliveryServer
-from estafeta.ipc.channel import Connection
-from estafeta.ipc.messages import Message
 from estafeta.mail.text import to_text
-from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 
 
-class Local(Daemon):
+class Local(DeliveryAgent):
     """local(8)."""
 
     runs_as_root = True
@@ -41,28 +38,11 @@ class Local(Daemon):
         self.resubmit = Resubmit(context, "forward" in settings.prepend, settings.myhostname)
         mailbox = Mailbox(settings, external, self.resubmit)
         self.expander = Expander(settings, external, mailbox, context.channel("rewrite"), self.log.warning)
-        self.server = DeliveryServer(
-            self.deliver,
-            log=self.log,
-            limit=context.client_limit,
-            run=self.run_soon,
-            next_number=context.next_number,
-            unexpected=self.unexpected,
-            soft_bounce=settings.soft_bounce,
-        )
+        self.serve(soft_bounce=settings.soft_bounce)
 
     async def stop(self) -> None:
         self.maildirs.close()
         self.reader.close()
-
-    def is_busy(self) -> bool:
-        return super().is_busy() or self.server.busy
-
-    def in_hand(self) -> bool:
-        return self.server.busy
-
-    def on_message(self, connection: Connection, number: int, message: Message) -> None:
-        self.server.handle(connection, number, message)
 
     async def deliver(self, delivery: Delivery) -> None:
         """All recipients of one request."""

@@ -14,18 +14,15 @@ from estafeta.config.export_environment import exported_environment
 from estafeta.config.pipe_attributes import BadAttributes, parse_pipe_attributes
 from estafeta.daemons.pipe.arguments import command_line
 from estafeta.daemons.pipe.message import message
+from estafeta.delivery.agent import DeliveryAgent
 from estafeta.delivery.command import Command, judge, run_command
 from estafeta.delivery.mailbox import Source, delivered_to
 from estafeta.delivery.report import Delivery
-from estafeta.delivery.server import DeliveryServer
-from estafeta.ipc.channel import Connection
-from estafeta.ipc.messages import Message
-from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.system import privilege
 
 
-class Pipe(Daemon):
+class Pipe(DeliveryAgent):
     """pipe(8)."""
 
     runs_as_root = True
@@ -74,27 +71,10 @@ class Pipe(Daemon):
 
     async def start(self) -> None:
         self.reader = ContentReader(self.context.queue_directory)
-        self.server = DeliveryServer(
-            self.deliver,
-            log=self.log,
-            limit=self.context.client_limit,
-            run=self.run_soon,
-            next_number=self.context.next_number,
-            unexpected=self.unexpected,
-            soft_bounce=self._soft_bounce,
-        )
+        self.serve(soft_bounce=self._soft_bounce)
 
     async def stop(self) -> None:
         self.reader.close()
-
-    def in_hand(self) -> bool:
-        return self.server.busy
-
-    def on_message(self, connection: Connection, number: int, message: Message) -> None:
-        self.server.handle(connection, number, message)
-
-    def is_busy(self) -> bool:
-        return super().is_busy() or self.server.busy
 
     async def deliver(self, delivery: Delivery) -> None:
         """All recipients of one request, by one command or by one each."""

@@ -23,15 +23,14 @@ from estafeta.daemons.smtp.session import Session
 from estafeta.daemons.smtp.settings import Settings, read_settings
 from estafeta.daemons.smtp.transaction import Transaction, report
 from estafeta.daemons.smtp.trouble import Peer, Trouble, connect_trouble
+from estafeta.delivery.agent import DeliveryAgent
 from estafeta.delivery.report import Delivery
-from estafeta.delivery.server import DeliveryServer
 from estafeta.dns.mx import RouteFailure, route
 from estafeta.dns.resolver import Resolver
 from estafeta.ipc.channel import Connection, ServiceLost
 from estafeta.ipc.messages import DeliverReply, DeliverRequest, Message
 from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.mail.transcript import Transcript
-from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.tables.braces import split_list
 from estafeta.tables.table import LookupFailed, OpenOptions
@@ -50,7 +49,7 @@ class _Walk:
     outgoing: Outgoing | None = None
 
 
-class Smtp(Daemon):
+class Smtp(DeliveryAgent):
     """See the module."""
 
     settings: Settings
@@ -73,15 +72,7 @@ class Smtp(Daemon):
         self.content = ContentReader(self.context.queue_directory)
         self.sessions: set[Session] = set()
         self.cache = SessionCache(self.settings, self.policy.always_cached, self.context.loop.time)
-        self.server = DeliveryServer(
-            self.deliver,
-            log=self.log,
-            limit=self.context.client_limit,
-            run=self.run_soon,
-            next_number=self.context.next_number,
-            unexpected=self.unexpected,
-            soft_bounce=self.settings.soft_bounce,
-        )
+        self.serve(soft_bounce=self.settings.soft_bounce)
 
     def on_message(self, connection: Connection, number: int, message: Message) -> None:
         if isinstance(message, DeliverRequest):

@@ -14,16 +14,13 @@ from dataclasses import dataclass
 
 from estafeta.config.errors import ConfigError
 from estafeta.daemons.virtual.settings import Settings, read_settings
+from estafeta.delivery.agent import DeliveryAgent
 from estafeta.delivery.locking import LockPolicy, parse_methods
 from estafeta.delivery.mailbox import Source, original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
 from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
 from estafeta.delivery.report import Delivery
-from estafeta.delivery.server import DeliveryServer
-from estafeta.ipc.channel import Connection
-from estafeta.ipc.messages import Message
 from estafeta.mail.text import to_text
-from estafeta.service.daemon import Daemon
 from estafeta.spool.content import ContentReader
 from estafeta.tables.maps import BARE, DOMAIN, FULL, Maps
 from estafeta.tables.table import LookupFailed
@@ -45,7 +42,7 @@ class _Mailbox:
     gid: int
 
 
-class Virtual(Daemon):
+class Virtual(DeliveryAgent):
     """virtual(8)."""
 
     runs_as_root = True
@@ -71,28 +68,11 @@ class Virtual(Daemon):
         self.reader = ContentReader(self.context.queue_directory)
         self.maildirs = MaildirWriter(os.uname().nodename, loop.call_soon, loop.call_soon_threadsafe)
         self.mboxes = MboxWriter()
-        self.server = DeliveryServer(
-            self.deliver,
-            log=self.log,
-            limit=self.context.client_limit,
-            run=self.run_soon,
-            next_number=self.context.next_number,
-            unexpected=self.unexpected,
-            soft_bounce=self.settings.soft_bounce,
-        )
+        self.serve(soft_bounce=self.settings.soft_bounce)
 
     async def stop(self) -> None:
         self.maildirs.close()
         self.reader.close()
-
-    def in_hand(self) -> bool:
-        return self.server.busy
-
-    def on_message(self, connection: Connection, number: int, message: Message) -> None:
-        self.server.handle(connection, number, message)
-
-    def is_busy(self) -> bool:
-        return super().is_busy() or self.server.busy
 
     async def deliver(self, delivery: Delivery) -> None:
         """All recipients of one request."""
