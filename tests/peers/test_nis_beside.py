@@ -16,7 +16,20 @@ from pathlib import Path
 import pytest
 
 _NEEDED = ("unshare", "rpcbind", "ypserv", "ypbind", "/usr/lib/yp/makedbm", "/usr/sbin/postmap")
-_MISSING = "needs root" if os.geteuid() else next((f"{one} is not installed" for one in _NEEDED if not shutil.which(one)), None)
+_NAMESPACES = ("unshare", "--uts", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
+
+
+def _missing() -> str | None:
+    if os.geteuid():
+        return "needs root"
+    for one in _NEEDED:
+        if not shutil.which(one):
+            return f"{one} is not installed"
+    tried = subprocess.run([*_NAMESPACES, "true"], capture_output=True, text=True, check=False)
+    return f"no namespaces here: {tried.stderr.strip()}" if tried.returncode else None
+
+
+_MISSING = _missing()
 
 pytestmark = [
     pytest.mark.skipif(_MISSING is not None, reason=_MISSING or ""),
@@ -65,7 +78,7 @@ def test_beside_postmap() -> None:
         script = SCRIPT.format(top=top, python=sys.executable)
         environment = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
         done = subprocess.run(
-            ["unshare", "--uts", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child", "bash", "-c", script],
+            [*_NAMESPACES, "bash", "-c", script],
             capture_output=True, text=True, timeout=120, check=False, env=environment,
         )  # fmt: skip
         lines = [line.split("|") for line in done.stdout.splitlines() if line.count("|") == 4]
