@@ -11,10 +11,10 @@ from estafeta.commands.postmap_tool import Fatal, Request, load_settings, parse_
 
 def _databases(request: Request) -> list[str]:
     from estafeta.config.config import load_config
-    from estafeta.tables.braces import split_list
+    from estafeta.config.values import split_words
 
     value = load_config(request.config_directory).get("alias_database")
-    return [name if ":" in name else f"{request.default_type}:{name}" for name in split_list(value)]
+    return [name if ":" in name else f"{request.default_type}:{name}" for name in split_words(value)]
 
 
 def rebuild(config_directory: str | None = None) -> int:

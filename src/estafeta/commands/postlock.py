@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from estafeta.config.config import load_config
 from estafeta.config.errors import ConfigError
-from estafeta.delivery.locking import Busy, LockPolicy, drop_dot_lock, lock_file, parse_methods, take_dot_lock
+from estafeta.delivery.locking import Busy, LockPolicy, drop_dot_lock, lock_file, lock_policy, parse_methods, take_dot_lock
 
 _USAGE = "usage: postlock [-c config_dir] [-l lock_style] [-v] folder command..."
 _CANNOT = 75  # EX_TEMPFAIL
@@ -38,9 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except ValueError as error:
             word = str(error).rpartition(" ")[2]
             return _fatal(f'unknown mailbox_delivery_lock value "{word}" in "{style}"')
-        policy = LockPolicy(
-            methods, config.int("deliver_lock_attempts"), config.seconds("deliver_lock_delay"), config.seconds("stale_lock_time")
-        )
+        policy = lock_policy(config, methods)
         return _locked(words[0], words[1:], policy)
     except ConfigError as error:
         return _fatal(str(error))

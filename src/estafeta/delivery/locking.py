@@ -13,6 +13,8 @@ import struct
 import time
 from dataclasses import dataclass
 
+from estafeta.config.config import Config
+
 METHODS = ("fcntl", "flock", "dotlock")
 
 
@@ -36,6 +38,16 @@ def parse_methods(words: list[str]) -> tuple[str, ...]:
         if word not in METHODS:
             raise ValueError(f"unknown lock method: {word}")
     return tuple(dict.fromkeys(words))
+
+
+def lock_policy(config: Config, methods: tuple[str, ...]) -> LockPolicy:
+    """``methods`` with what main.cf says of attempts and stale locks."""
+    return LockPolicy(
+        methods,
+        config.int("deliver_lock_attempts"),
+        config.seconds("deliver_lock_delay"),
+        config.seconds("stale_lock_time"),
+    )
 
 
 def lock_file(fd: int, methods: tuple[str, ...]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from estafeta.tables.braces import inside, split_list
+from estafeta.config.values import split_words
+from estafeta.tables.braces import inside
 from estafeta.tables.table import LookupFailed, OpenOptions, Table, TableError, is_utf8
 
 OpenTable = Callable[[str, OpenOptions], Table]
@@ -16,7 +17,7 @@ OpenTable = Callable[[str, OpenOptions], Table]
 
 def _members(kind: str, text: str, form: str) -> list[str]:
     body = inside(text)
-    members = split_list(body) if body else []
+    members = split_words(body) if body else []
     if not members:
         raise TableError(f'bad syntax: "{kind}:{text}"; need "{kind}:{{{form}...}}"')
     return members

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from estafeta.config.values import split_words
 from estafeta.mail.address import addresses_in, quote_local, split_address, split_extension
-from estafeta.tables.braces import split_list
 from estafeta.tables.table import LookupFailed, OpenOptions, Table
 
 IsLocal = Callable[[str], Awaitable[bool]]
@@ -27,7 +27,7 @@ CANONICAL_ORDER = (FULL, BARE, LOCAL_FULL, LOCAL_BARE, DOMAIN)
 
 def parse_map_list(value: str) -> list[str]:
     """The tables of a maps parameter: separated by commas or blanks, with { } groups kept whole."""
-    return split_list(value)
+    return split_words(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from estafeta.tables.braces import split_list
+from estafeta.config.values import split_words
 from estafeta.tables.cidr import BadNetwork, Network, address_number, parse_network
 from estafeta.tables.lines import logical_lines
 from estafeta.tables.table import OpenOptions, Table, TableError, fold_key
@@ -46,7 +46,7 @@ def _read_items(
                 raise TableError(f"files nested too deeply: {word}")
             try:
                 with open(word, encoding="utf-8", errors="surrogateescape", newline="") as file:
-                    inner = [part for _, line in logical_lines(file.read()) for part in split_list(line)]
+                    inner = [part for _, line in logical_lines(file.read()) for part in split_words(line)]
             except OSError as err:
                 raise TableError(f"open file {word}: {err.strerror}") from err
             for item in _read_items(inner, options, folded, opener, depth + 1):
@@ -75,7 +75,7 @@ class _List:
 
         self._options = options or OpenOptions()
         self._label = label
-        words = split_list(value) if isinstance(value, str) else list(value)
+        words = split_words(value) if isinstance(value, str) else list(value)
         self._items = self._prepare(
             _read_items(words, self._options, self._folded, lambda spec: open_or_late(spec, self._options))
         )
@@ -142,8 +142,8 @@ async def _match_domain(item: Item, name: str, parents: bool) -> bool:
     return False
 
 
-class DomainList(_List):
-    """Domains: ``example.com`` (and, with ``match_parents``, what is below it), ``.example.com``."""
+class _DomainsList(_List):
+    """A list with domains among its items."""
 
     def __init__(
         self,
@@ -156,6 +156,10 @@ class DomainList(_List):
         """``match_parents``: the parameter is in parent_domain_matches_subdomains."""
         super().__init__(value, options, label)
         self._parents = match_parents
+
+
+class DomainList(_DomainsList):
+    """Domains: ``example.com`` (and, with ``match_parents``, what is below it), ``.example.com``."""
 
     async def match(self, domain: str) -> bool:
         """Whether ``domain`` is in the list; raises LookupFailed."""
@@ -207,20 +211,8 @@ class AddressList(_List):
         return self._remember(address, False)
 
 
-class NamadrList(_List):
+class NamadrList(_DomainsList):
     """Client names or addresses: smtpd_client_event_limit_exceptions, debug_peer_list and their kind."""
-
-    def __init__(
-        self,
-        value: str | Sequence[str],
-        options: OpenOptions | None = None,
-        label: str = "",
-        *,
-        match_parents: bool = False,
-    ) -> None:
-        """``match_parents``: the parameter is in parent_domain_matches_subdomains."""
-        super().__init__(value, options, label)
-        self._parents = match_parents
 
     def _prepare(self, items: list[Item]) -> list[Item]:
         return _networks(items, self._options, self._label, names_too=True)

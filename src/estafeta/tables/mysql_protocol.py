@@ -7,7 +7,6 @@ server decides by the socket's user. Old password hashes, LOCAL INFILE and the e
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import os
@@ -15,7 +14,7 @@ import ssl
 import struct
 from dataclasses import dataclass
 
-from estafeta.tables.pool import Broken, Refused
+from estafeta.tables.pool import Broken, Refused, logged_in
 from estafeta.tables.servers import Server, Streams, connect
 
 Rows = list[list[str | None]]
@@ -338,11 +337,5 @@ def _row(packet: bytes, columns: int) -> list[str | None]:
 async def log_in(server: Server, login: Login) -> MysqlConnection:
     """A connection that is ready for queries; raises Refused, Broken, OSError, EOFError."""
     connection = MysqlConnection(await connect(server), bool(server.path))
-    try:
-        await connection.login(login, server.host)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, asyncio.IncompleteReadError):
-            raise Broken("the server closed the connection during the login") from None
-        raise
+    await logged_in(connection, connection.login(login, server.host))
     return connection

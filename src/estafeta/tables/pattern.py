@@ -11,7 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from estafeta.tables.braces import inside, split_list
+from estafeta.config.values import split_words
+from estafeta.tables.braces import inside
 from estafeta.tables.lines import logical_lines
 from estafeta.tables.posix_regex import MatchFailed, PatternError
 from estafeta.tables.prefilter import LineFilter, Prefilter, re2_form
@@ -57,7 +58,7 @@ def in_memory_lines(kind: str, text: str) -> list[tuple[int, str]]:
     if body is None:
         raise TableError(f"{kind} map: missing '}}' in \"{text}\"")
     lines: list[tuple[int, str]] = []
-    for item in split_list(body):
+    for item in split_words(body):
         if not item.startswith("{"):
             raise TableError(f"{kind} map: no '{{' at start of text in \"{item}\"")
         rule = inside(item)

@@ -5,7 +5,6 @@ Source: the PostgreSQL manual, "Frontend/Backend Protocol", RFC 5802 and 7677 (S
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import hmac
@@ -14,7 +13,7 @@ import ssl
 import struct
 from dataclasses import dataclass
 
-from estafeta.tables.pool import Broken, Refused
+from estafeta.tables.pool import Broken, Refused, logged_in
 from estafeta.tables.servers import Server, Streams, connect
 
 Rows = list[list[str | None]]
@@ -203,11 +202,5 @@ def _row(body: bytes) -> list[str | None]:
 async def log_in(server: Server, login: Login) -> PgsqlConnection:
     """A connection that is ready for queries; raises Refused, Broken, OSError, EOFError."""
     connection = PgsqlConnection(await connect(server))
-    try:
-        await connection.login(login, server.host)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, asyncio.IncompleteReadError):
-            raise Broken("the server closed the connection during the login") from None
-        raise
+    await logged_in(connection, connection.login(login, server.host))
     return connection

@@ -49,6 +49,21 @@ class Connection(Protocol[_Q_contra, _R_co]):
         """Close at once."""
 
 
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+async def logged_in(connection: _Closable, work: Awaitable[None]) -> None:
+    """Wait for a login; a connection whose login fails is closed. Raises what the login raises, Broken if the server hung up."""
+    try:
+        await work
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, asyncio.IncompleteReadError):
+            raise Broken("the server closed the connection during the login") from None
+        raise
+
+
 class _State:
     """What is known of a server."""
 

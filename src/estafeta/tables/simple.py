@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from estafeta.tables.braces import BLANK, close_of, inside, split_list
+from estafeta.config.values import split_words
+from estafeta.tables.braces import BLANK, close_of, inside
 from estafeta.tables.table import LookupFailed, OpenOptions, TableError, fold_key, is_utf8
 
 
@@ -70,7 +71,7 @@ def open_inline(text: str, options: OpenOptions) -> MappingTable:
     if not body:
         raise TableError(f'bad syntax: "{name}"; {need}')
     entries: dict[str, str] = {}
-    for item in split_list(body):
+    for item in split_words(body):
         if item.startswith("{"):
             group = inside(item)
             if group is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
 from estafeta.config.export_environment import exported_environment
-from estafeta.delivery.locking import LockPolicy, parse_methods
+from estafeta.delivery.locking import LockPolicy, lock_policy, parse_methods
 from estafeta.system.privilege import User, find_user
 from estafeta.tables.maps import Maps
 from estafeta.tables.table import OpenOptions
@@ -98,12 +98,7 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
         mail_spool_directory=config.get("mail_spool_directory"),
         mailbox_limit=config.size("mailbox_size_limit"),
         strict_ownership=config.bool("strict_mailbox_ownership"),
-        lock=LockPolicy(
-            methods,
-            config.int("deliver_lock_attempts"),
-            config.seconds("deliver_lock_delay"),
-            config.seconds("stale_lock_time"),
-        ),
+        lock=lock_policy(config, methods),
         command_time_limit_s=config.seconds("command_time_limit"),
         command_filter=frozenset(config.get("command_expansion_filter")),
         command_shell=config.get("local_command_shell"),

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from estafeta.clients.postmaster import Postmaster
+from estafeta.config.values import split_words
 from estafeta.daemons.smtp.cache import SessionCache
 from estafeta.daemons.smtp.connect import connect
 from estafeta.daemons.smtp.outgoing import Outgoing, OutgoingChanges, Unacceptable
@@ -32,7 +33,6 @@ from estafeta.ipc.messages import DeliverReply, DeliverRequest, Message
 from estafeta.mail.queue_id import QueueIdMaker
 from estafeta.mail.transcript import Transcript
 from estafeta.spool.content import ContentReader
-from estafeta.tables.braces import split_list
 from estafeta.tables.table import LookupFailed, OpenOptions
 
 _STOP_S = 5.0
@@ -146,7 +146,7 @@ class Smtp(DeliveryAgent):
         settings = self.settings
         delivery = walk.delivery
         nexthop = delivery.request.nexthop
-        destinations = split_list(nexthop) or [nexthop]
+        destinations = split_words(nexthop) or [nexthop]
         places = [*destinations, *settings.fallback_relay]
         trouble: Trouble | None = None
         sessions = 0

@@ -7,9 +7,9 @@ address alone is found once. A table that cannot be asked gives LookupFailed.
 from __future__ import annotations
 
 from estafeta.config.config import Config
+from estafeta.config.values import split_words
 from estafeta.daemons.smtpd.access.verdict import Facts
 from estafeta.service.own_addresses import own_addresses
-from estafeta.tables.braces import split_list
 from estafeta.tables.maps import Maps
 from estafeta.tables.match_list import AddressList, NamadrList, StringList
 from estafeta.tables.table import OpenOptions
@@ -25,7 +25,7 @@ class LocalClients:
         self._certificates: StringList | None = None
         self._logged_in = self._any_certificate = False
         tables: list[str] = []
-        words = iter(split_list(config.get(name)))
+        words = iter(split_words(config.get(name)))
         for word in words:
             match word.lower():
                 case "permit_inet_interfaces":

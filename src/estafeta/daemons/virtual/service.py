@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from estafeta.config.errors import ConfigError
 from estafeta.daemons.virtual.settings import Settings, read_settings
 from estafeta.delivery.agent import DeliveryAgent
-from estafeta.delivery.locking import LockPolicy, parse_methods
+from estafeta.delivery.locking import lock_policy, parse_methods
 from estafeta.delivery.mailbox import Source, original_of, trace_headers
 from estafeta.delivery.maildir import MaildirMessage, MaildirWriter
 from estafeta.delivery.mbox import MboxError, MboxJob, MboxWriter, from_line
@@ -56,12 +56,7 @@ class Virtual(DeliveryAgent):
             methods = parse_methods(config.words("virtual_mailbox_lock"))
         except ValueError as error:
             raise ConfigError(f"virtual_mailbox_lock: {error}", config.path) from None
-        self.lock = LockPolicy(
-            methods,
-            config.int("deliver_lock_attempts"),
-            config.seconds("deliver_lock_delay"),
-            config.seconds("stale_lock_time"),
-        )
+        self.lock = lock_policy(config, methods)
 
     async def start(self) -> None:
         loop = self.context.loop

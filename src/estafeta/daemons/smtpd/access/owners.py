@@ -5,10 +5,10 @@ Source: postconf(5) smtpd_sender_login_maps, SASL_README.
 
 from __future__ import annotations
 
+from estafeta.config.values import split_words
 from estafeta.daemons.smtpd.access.tools import Tools
 from estafeta.daemons.smtpd.access.verdict import Check, Result, Scene, shown
 from estafeta.mail.text import to_text
-from estafeta.tables.braces import split_list
 from estafeta.tables.maps import Maps
 
 
@@ -32,7 +32,7 @@ class Owners:
             return None
         route = await self._tools.resolve(sender)
         found = await self._maps.find_address(to_text(route.recipient), extension_delimiter=self._delimiter)
-        return None if found is None else split_list(found.value)
+        return None if found is None else split_words(found.value)
 
     async def _check(self, scene: Scene, *, logged_in: bool, logged_out: bool, known_only: bool) -> Result:
         facts = scene.facts
