@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,12 +10,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-
-import peers
-from instance import MASTER_CF, Client, Instance, wait_for
+from support import netns, peers
+from support.instance import MASTER_CF, Client, Instance, wait_for
 
 MASTER = MASTER_CF + "verify unix - - y - 1 verify\n"
 SETTINGS = """\

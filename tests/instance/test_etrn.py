@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.instance import Client, free_port, running, wait_for
+from support.instance import Client, running, wait_for
+from support.ports import free_port
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
 

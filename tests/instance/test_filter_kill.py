@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from support.instance import MASTER_CF, Client, Instance, free_port, wait_for
+from support.instance import MASTER_CF, Client, Instance, wait_for
+from support.ports import free_port
 
 KILLS = 25
 VICTIMS = ("smtpd", "cleanup", "qmgr", "pipe", "smtp")

@@ -14,10 +14,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-
+from support import netns
 from support.certificates import Authority
 from support.instance import MASTER_CF, Client, Instance, running, wait_for
 from support.peers import Conversation, Peer, wait_until

@@ -19,7 +19,8 @@ import pytest
 from estafeta.sasl.machines import client_machine
 from estafeta.sasl.properties import MECHANISMS
 from estafeta.sasl.vocabulary import Credentials, WantKey, encode
-from support.instance import MASTER_CF, Client, Instance, free_port, running, wait_for
+from support.instance import MASTER_CF, Client, Instance, running, wait_for
+from support.ports import free_port
 from support.sasl_servers import DOVECOT, SASLAUTHD, dovecot, saslauthd
 
 PASSWORD = "correct horse battery"

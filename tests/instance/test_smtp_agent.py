@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.instance import Client, Instance, free_port, running, wait_for
+from support.instance import Client, Instance, running, wait_for
+from support.ports import free_port
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from support.certificates import Authority, Pair
-from support.instance import MASTER_CF, Client, Instance, free_port, running, wait_for
+from support.instance import MASTER_CF, Client, Instance, running, wait_for
+from support.ports import free_port
 from support.tls_client import message
 
 SERVERS = """\

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from support.certificates import Authority, Pair
-from support.instance import MASTER_CF, Client, free_port, running, wait_for
+from support.instance import MASTER_CF, Client, running, wait_for
+from support.ports import free_port
 from support.tls_client import TlsClient, client_context, message
 
 SETTINGS = """

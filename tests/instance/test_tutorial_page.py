@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from support.instance import Client, Instance, free_port, wait_for
+from support.instance import Client, Instance, wait_for
+from support.ports import free_port
 from support.tutorial import blocks, instance_of, without_comments
 
 

@@ -6,7 +6,6 @@ import base64
 import os
 import shutil
 import ssl
-import sys
 import tempfile
 import threading
 import time
@@ -16,13 +15,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-
-import peers
+from support import netns, peers
 from support.certificates import Authority
-from support.instance import Client, Instance, free_port, wait_for
+from support.instance import Client, Instance, wait_for
+from support.ports import free_port
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
 from support.tls_client import TlsClient, client_context

@@ -9,19 +9,14 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-from access_cases import LISTENERS, NAMES, TABLE, TALKS, ZONES, Talk, policy
-from policy_server import PolicyServer
-
-import peers
+from support import netns, peers
+from support.access_cases import LISTENERS, NAMES, TABLE, TALKS, ZONES, Talk, policy
+from support.policy_server import PolicyServer
 
 REASON = peers.missing() or netns.missing()
 pytestmark = [pytest.mark.skipif(REASON is not None, reason=REASON or ""), pytest.mark.xdist_group("peers")]

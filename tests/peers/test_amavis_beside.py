@@ -10,16 +10,14 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_ports
 
 _MISSING = peers.missing() or (None if Path("/usr/sbin/amavisd").exists() else "amavisd-new is not installed")
 pytestmark = [pytest.mark.skipif(_MISSING is not None, reason=_MISSING or ""), pytest.mark.xdist_group("peers")]
@@ -96,12 +94,7 @@ class System:
         self.home = self.top / "amavis"
         self.conf = self.top / "amavis.conf"
         names = ("smtp", "lmtp", "pipe", "back", "amavis", "amavislmtp")
-        probes = [socket.socket() for _ in names]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        self.ports: dict[str, int] = {key: probe.getsockname()[1] for key, probe in zip(names, probes, strict=True)}
-        for probe in probes:
-            probe.close()
+        self.ports = dict(zip(names, free_ports(len(names)), strict=True))
         self.peer = peers.Peer(name, self.top, MAIN_CF, MASTER_CF, values={"mail": self.top / "mail", **self.ports})
         for directory in (self.home, self.home / "tmp", self.home / "db"):
             directory.mkdir()

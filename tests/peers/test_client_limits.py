@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_ports
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -40,15 +37,6 @@ LISTENERS = {
     "messages": "-o smtpd_client_message_rate_limit=2",
     "recipients": "-o smtpd_client_recipient_rate_limit=2",
 }
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def greet(port: int, source: str = "127.0.0.8") -> tuple[peers.Conversation, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support import peers
-from support.instance import free_port
+from support.ports import free_port
 
 pytestmark = pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or "")
 

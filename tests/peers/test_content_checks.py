@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import peers
+from support.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -248,13 +248,6 @@ CASES = [
                             b"do replace\ndo prepend\n--inner-b--\n")),
     Case("largereject", mime(b"--inner-b\n\n" + b"0123456789abcdef\n" * 30000 + b"--inner-b\n\ndo reject\n--inner-b--\n")),
 ]  # fmt: skip
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass

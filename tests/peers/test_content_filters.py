@@ -23,6 +23,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import peers
+from support.ports import free_ports
 
 _PROGRAMS = ("/usr/bin/ripmime", "/usr/bin/clamscan", "/usr/sbin/spamd", "/usr/bin/spamc", "/usr/bin/unshare")
 _MISSING = peers.missing() or next((f"{name} is not there" for name in _PROGRAMS if not Path(name).exists()), None)
@@ -136,16 +137,6 @@ def python_for_all() -> str:
     pytest.skip("no interpreter that nobody may run")
 
 
-def _free_ports(names: tuple[str, ...]) -> dict[str, int]:
-    probes = [socket.socket() for _ in names]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = {name: probe.getsockname()[1] for name, probe in zip(names, probes, strict=True)}
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 def mail(subject: str, body: bytes = b"nothing to see", attachment: bytes = b"") -> bytes:
     """A message, with an attachment if there is one."""
     head = f"From: a@box.test\r\nTo: {subject}@box.test\r\nSubject: {subject}\r\n".encode()
@@ -163,7 +154,7 @@ class System:
 
     def __init__(self, name: str, services: str, more: str, spamd: int) -> None:
         self.top = Path(tempfile.mkdtemp(prefix=f"filters-{name}-"))
-        self.ports = _free_ports(("virus", "spam", "later", "gone"))
+        self.ports = dict(zip(("virus", "spam", "later", "gone"), free_ports(4), strict=True))
         values = {"mail": self.top / "mail", **self.ports}
         etc = self.top / "etc"
         prefix = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/postfix && exec "$@"', str(etc)]
@@ -231,7 +222,7 @@ def spamd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     )
     for directory in (top, *top.parents[:3], top / "site", top / "rules"):
         directory.chmod(directory.stat().st_mode | 0o055)
-    port = _free_ports(("spamd",))["spamd"]
+    (port,) = free_ports(1)
     with (top / "log").open("wb") as log:
         process = subprocess.Popen(
             ["spamd", "-L", "-x", "-m", "1", "-i", "127.0.0.1", "-p", str(port), "-u", "nobody", f"--siteconfigpath={top}/site",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-
-import peers
+from support import netns, peers
+from support.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -212,9 +208,7 @@ def results() -> Iterator[dict[str, dict[str, dict[str, list[str]]]]]:
 
 def _run(name: str, top: Path) -> dict[str, dict[str, list[str]]]:
     sink = netns.Sink(socket.create_server(("127.0.0.1", 0)), "sink.test")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     system = peers.Peer(
         name, top, MAIN_CF, f"127.0.0.1:{port} inet n - n - - smtpd\n", files=FILES,
         values={"sink": sink.port, "mail": top / "mail"},

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_ports
 
 _MISSING = peers.missing() or (
     None if Path("/usr/lib/dovecot/lmtp").exists() else "dovecot-lmtpd is not installed"
@@ -98,10 +95,7 @@ class System:
 
     def __init__(self, name: str) -> None:
         self.top = Path(tempfile.mkdtemp(prefix=f"dovecot-{name}-"))
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            second.bind(("127.0.0.1", 0))
-            self.smtp, lmtp = first.getsockname()[1], second.getsockname()[1]
+        self.smtp, lmtp = free_ports(2)
         self.lmtp = lmtp
         self.peer = peers.Peer(name, self.top, MAIN_CF, f"127.0.0.1:{self.smtp} inet n - n - - smtpd\n", values={"lmtp": lmtp})
         home = self.top / "dovecot"

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,10 +14,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
-from support.instance import free_port
+from support import peers
+from support.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_port
 
 _MISSING = peers.missing() or next((f"{one} is not installed" for one in ("pflogsumm", "fail2ban-regex") if not shutil.which(one)), None)
 
@@ -66,9 +63,7 @@ LOG_NAME = {"postfix": "postfix-postfix", "estafeta": "postfix-estafeta"}
 
 def play(name: str, top: Path) -> str:
     """The scene; the log, with the same program names on both."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     files = {"headers": "/^X-Bad:/ REJECT not this\n/^X-Warn:/ WARN look\n/^X-Hold:/ HOLD\n", "clients": "127.0.0.66 REJECT banned\n127.0.0.77 DEFER later\n"}
     system = peers.Peer(name, top, MAIN_CF, f"127.0.0.1:{port} inet n - n - - smtpd\n", files=files, values={"mail": top / "mail"})
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import peers
-from support.instance import free_port
+from support.ports import free_port
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
 

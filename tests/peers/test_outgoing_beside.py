@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,10 +16,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
-from support.instance import free_port
+from support import peers
+from support.ports import free_port
 from support.smtp_sink import SmtpSink
 from support.smtp_sink_thread import SinkThread
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import peers
+from support.ports import free_port
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -143,9 +143,7 @@ class Outcome:
 
 def run_all(name: str, top: Path) -> dict[str, Outcome]:
     """All cases in one start."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     transport = "".join(f"/@{case.name}[.]test$/ {case.name}:{case.nexthop}\n" for case in CASES)
     master = f"127.0.0.1:{port} inet n - n - - smtpd\n" + "".join(case.line() for case in CASES)
     peer = peers.Peer(name, top, MAIN_CF, master, files={"transport": transport}, values={"mail": top / "mail"})

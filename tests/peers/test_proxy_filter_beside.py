@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from scripted_proxy import ScriptedProxy
-
-import peers
+from support import peers
+from support.ports import free_ports
+from support.scripted_proxy import ScriptedProxy
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -132,12 +128,7 @@ class System:
 
     def __init__(self, name: str) -> None:
         self.top = Path(tempfile.mkdtemp(prefix=f"proxyfilter-{name}-"))
-        probes = [socket.socket() for _ in range(len(LISTENERS) + 1)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        ports = [probe.getsockname()[1] for probe in probes]
-        for probe in probes:
-            probe.close()
+        ports = free_ports(len(LISTENERS) + 1)
         self.ports = dict(zip(LISTENERS, ports[1:], strict=True))
         self.proxies = {
             "proxy": ScriptedProxy(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "support"))
 
 import peers  # noqa: E402
+from support.ports import free_port  # noqa: E402
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -163,7 +163,7 @@ def heard() -> Iterator[dict[str, dict[str, list[str]]]]:
     systems = []
     try:
         for name in peers.NAMES:
-            ports = {listener: _free_port() for listener in LISTENERS}
+            ports = {listener: free_port() for listener in LISTENERS}
             master = "".join(
                 f"127.0.0.1:{ports[listener]} inet n - n - - smtpd {options}\n" for listener, options in LISTENERS.items()
             )
@@ -178,12 +178,6 @@ def heard() -> Iterator[dict[str, dict[str, list[str]]]]:
         for system in systems:
             system.stop()
         shutil.rmtree(base, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _log_of(log: str, script: Script) -> list[str]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import hmac
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +21,8 @@ sys.path.insert(0, str(ROOT / "support"))
 
 import peers  # noqa: E402
 from support.certificates import Authority  # noqa: E402
-from support.instance import Client, free_port  # noqa: E402
+from support.instance import Client  # noqa: E402
+from support.ports import free_port, free_ports  # noqa: E402
 from support.sasl_servers import DOVECOT, dovecot  # noqa: E402
 from support.tls_client import TlsClient, client_context  # noqa: E402
 
@@ -90,21 +89,12 @@ PORTS = ("smtp", "auth", "secure", "except", "filter", "tlsonly", "rate", "heade
 PASSWORD = "secret,=word"
 
 
-def _free_ports(count: int) -> list[int]:
-    """Different ones: all are taken before the first is given back."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-
-
 class Scene:
     """Both systems and their ports; a Dovecot for both."""
 
     def __init__(self, top: Path, mux: str) -> None:
         pair = Authority(top / "ca").issue("mail.here.test", "mail.here.test", rsa_key=True)
-        numbers = iter(_free_ports(2 * len(PORTS)))
+        numbers = iter(free_ports(2 * len(PORTS)))
         self.ports = {name: {port: next(numbers) for port in PORTS} for name in peers.NAMES}
         self.systems = {}
         for name, other in zip(peers.NAMES, reversed(peers.NAMES), strict=True):

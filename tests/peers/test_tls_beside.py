@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT / "support"))
 
 import peers  # noqa: E402
 from support.certificates import Authority, Pair  # noqa: E402
-from support.instance import Client, free_port  # noqa: E402
+from support.instance import Client  # noqa: E402
+from support.ports import free_port  # noqa: E402
 from support.tls_client import TlsClient, client_context, message  # noqa: E402
 
 pytestmark = [

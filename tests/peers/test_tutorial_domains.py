@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -19,11 +18,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
-
-import peers
+from support import netns, peers
 
 _MISSING = peers.missing() or netns.missing()
 

@@ -9,20 +9,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import netns
 import tutorial_2002
 
-import peers
+from support import netns, peers
 from support.certificates import Authority
 
 _MISSING = peers.missing() or netns.missing()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_port
 
 _MISSING = peers.missing() or (None if Path("/usr/bin/uux").exists() else "uucp is not installed")
 pytestmark = [pytest.mark.skipif(_MISSING is not None, reason=_MISSING or ""), pytest.mark.xdist_group("peers")]
@@ -48,9 +45,7 @@ sysfile {top}/sys
 def _jobs(name: str) -> dict[str, list[str]]:
     """Directory of the UUCP spool -> its files' contents."""
     top = Path(tempfile.mkdtemp(prefix=f"uucp-{name}-"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     spool = top / "uucp"
     master = (
         f"127.0.0.1:{port} inet n - n - - smtpd\nuucp unix - n n - - pipe\n"

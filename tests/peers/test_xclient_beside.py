@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-import peers
+from support import peers
+from support.ports import free_ports
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -144,12 +141,7 @@ class System:
 
     def __init__(self, name: str) -> None:
         self.top = Path(tempfile.mkdtemp(prefix=f"xclient-{name}-"))
-        probes = [socket.socket() for _ in range(3)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        self.ports = dict(zip(("port", "early", "six"), (probe.getsockname()[1] for probe in probes), strict=True))
-        for probe in probes:
-            probe.close()
+        self.ports = dict(zip(("port", "early", "six"), free_ports(3), strict=True))
         self.peer = peers.Peer(name, self.top, MAIN_CF, MASTER_CF, values=dict(self.ports))
         show = self.peer.mail / "show"
         show.write_text(SHOW)

@@ -12,13 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-
-def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+from support.ports import free_port
 
 
 def postgres_programs() -> Path | None:

@@ -18,6 +18,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from support.ports import free_port
+
 PROGRAM = [sys.executable, "-m"]
 
 MASTER_CF = """\
@@ -39,14 +41,6 @@ local unix - n n - - local
 virtual unix - n n - - virtual
 lmtp unix - - n - - lmtp
 """
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object], timeout_s: float = 20.0, what: str = "condition") -> object:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from dns_server import DnsServer
+from support.dns_server import DnsServer
 
 T = TypeVar("T")
 _CLONE_NEWNET = 0x40000000

@@ -86,6 +86,9 @@ class _Outside:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, asyncio.Future[str | None]] = {}
         self._number = 0
+        import grp  # noqa: F401 - nobody may not be able to read the installation
+        import pwd  # noqa: F401
+
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if os.fork() == 0:
             try:

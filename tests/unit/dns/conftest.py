@@ -13,7 +13,7 @@ from estafeta.dns.resolver import Resolver
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
-from dns_server import DnsServer
+from support.dns_server import DnsServer
 
 
 @pytest.fixture

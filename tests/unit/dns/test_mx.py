@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dns_server import DnsServer
 from hypothesis import given
 from hypothesis import strategies as st
 from route_zones import ZONES
 
 from estafeta.dns.mx import BadDestination, RouteFailure, RouteOptions, Target, parse_nexthop, route
 from estafeta.dns.resolver import Resolver
+from support.dns_server import DnsServer
 
 Make = Callable[..., Resolver]
 

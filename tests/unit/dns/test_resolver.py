@@ -10,13 +10,13 @@ from typing import Any
 import dns.message
 import pytest
 import uvloop
-from dns_server import DnsServer
 
 from estafeta.dns.answer import Outcome
 from estafeta.dns.client_name import ClientName, NameStatus
 from estafeta.dns.resolver import Resolver
 from estafeta.dns.wire import RRType
 from estafeta.system.immediate import run_now
+from support.dns_server import DnsServer
 
 Make = Callable[..., Resolver]
 
