@@ -158,7 +158,7 @@ def test_policies(authority: Authority, pair: Pair) -> None:
             "tverify": r"num=64:IP address mismatch",
             "tnone": "",
             "tbogus": r"dsn=4\.7\.5, status=deferred \(client TLS configuration problem\)",
-            "tdane": r"dsn=4\.7\.5, status=deferred \(TLS security level dane-only is not implemented\)",
+            "tdane": r"dsn=4\.7\.5, status=deferred \(client TLS configuration problem\)",
         }
         for name, pattern in expected.items():
             before = len(instance.log())

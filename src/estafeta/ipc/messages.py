@@ -134,6 +134,7 @@ class CleanupStatus(IntEnum):
     HOPS = 5  # 554 5.4.0
     NO_RECIPIENTS = 6  # 550 5.1.0
     DISCARDED = 7  # accepted and thrown away
+    EXPANSION = 8  # tables that lead nowhere: 451 4.6.0
 
 
 class EnqueueReply(msgspec.Struct, array_like=True, tag=3):

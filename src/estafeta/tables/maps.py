@@ -7,6 +7,7 @@ tables are asked with whole addresses only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,9 @@ CANONICAL_ORDER = (FULL, BARE, LOCAL_FULL, LOCAL_BARE, DOMAIN)
 def parse_map_list(value: str) -> list[str]:
     """The tables of a maps parameter: separated by commas or blanks, with { } groups kept whole."""
     return split_words(value)
+
+_STRUCTURED = re.compile(rb'["<>():;\\\[]')
+_BETWEEN = re.compile(rb"(@[^\s,@]+)[ \t]+(?=[^\s,])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,7 @@ class Maps:
                     continue
                 value = await self.find(_text(tail), partial=True)
                 if value is not None:
-                    return AddressMatch(value, ext, form)
+                    return AddressMatch(value, "", form)  # an extension goes with its user
                 continue
             part = user if bare else local
             if form in (LOCAL_FULL, LOCAL_BARE):
@@ -188,7 +192,10 @@ def expand_result(match: AddressMatch, address: str, propagate: bool) -> list[st
     local, _ = split_address(_bytes(address))
     extension = _bytes(match.unmatched_extension) if propagate else b""
     results = []
-    for found in addresses_in(_bytes(match.value)):
+    value = _bytes(match.value)
+    if not _STRUCTURED.search(value):  # plain addresses may stand without commas between them
+        value = _BETWEEN.sub(rb"\1, ", value)
+    for found in addresses_in(value):
         if found.startswith(b"@"):
             # The same user, whole: its extension is in it already.
             results.append(_text(local + found))

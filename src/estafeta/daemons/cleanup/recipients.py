@@ -13,6 +13,8 @@ from estafeta.mail.rewrite import to_standard_form
 from estafeta.mail.text import to_bytes, to_text
 from estafeta.tables.maps import Maps
 
+_CANONICAL_STEPS = 100  # a result is looked up again until it stays
+
 
 class ExpansionTooLarge(Exception):
     """A virtual alias grows beyond the limits; the text is the log line."""
@@ -34,7 +36,7 @@ class Mapping:
         return await settings.destinations.match(domain)
 
     async def canonical(self, address: bytes, tables: list[tuple[Maps, bool]]) -> bytes:
-        """``address`` mapped by each (table, is it for this class) in order."""
+        """``address`` mapped by each (table, is it for this class) in order, until it stays (or comes again)."""
         settings = self._settings
         if not address:
             return address
@@ -42,14 +44,20 @@ class Mapping:
         for maps, applies in tables:
             if not maps or not applies:
                 continue
-            results = await maps.map_address(
-                to_text(address),
-                propagate=propagate,
-                extension_delimiter=settings.delimiter,
-                is_local=self.is_local_domain,
-            )
-            if results:
+            seen = {address.lower()}
+            while True:
+                results = await maps.map_address(
+                    to_text(address),
+                    propagate=propagate,
+                    extension_delimiter=settings.delimiter,
+                    is_local=self.is_local_domain,
+                )
+                if not results:
+                    break
                 address = to_standard_form(settings.rules, to_bytes(results[0]))
+                if address.lower() in seen or len(seen) >= _CANONICAL_STEPS:
+                    break
+                seen.add(address.lower())
         return address
 
     async def sender(self, address: bytes) -> bytes:
@@ -134,14 +142,14 @@ class Mapping:
         while todo:
             address, depth, above = todo.pop(0)
             key = address.lower()
-            results = None
-            if key not in above:
-                results = await maps.map_address(
-                    to_text(address),
-                    propagate=propagate,
-                    extension_delimiter=settings.delimiter,
-                    is_local=self.is_local_domain,
-                )
+            if key in above:
+                raise ExpansionTooLarge(f"unreasonable virtual_alias_maps map nesting for {to_text(recipient.address)}")
+            results = await maps.map_address(
+                to_text(address),
+                propagate=propagate,
+                extension_delimiter=settings.delimiter,
+                is_local=self.is_local_domain,
+            )
             if not results:
                 final.append(address)
                 continue

@@ -229,16 +229,31 @@ class Cleanup(Daemon):
             envelope.content_filter = decision.content_filter
         if decision.copies:
             copies = [Recipient(address, b"", NOTIFY_NEVER) for address in decision.copies]
-            envelope.recipients = await self._mapped(envelope, envelope.recipients, copies, flags)
+            try:
+                envelope.recipients = await self._mapped(envelope, envelope.recipients, copies, flags)
+            except ExpansionTooLarge as error:
+                self.log.warning(f"{envelope.queue_id}: {error}")
+                raise _Refusal(CleanupStatus.EXPANSION) from None
         if decision.redirect:
             last = envelope.recipients[-1]
-            address = await self.mapping.recipient(decision.redirect)
+            try:
+                address = await self.mapping.recipient(decision.redirect)
+            except ExpansionTooLarge as error:
+                self.log.warning(f"{envelope.queue_id}: {error}")
+                raise _Refusal(CleanupStatus.EXPANSION) from None
             envelope.recipients = [Recipient(address, last.original or last.address, last.notify, last.orcpt)]
             envelope.content_filter = ""
         return True
 
     async def _process(self, message: Enqueue, inspection: Inspection | None) -> tuple[bytes, int]:
         """Complete the envelope in place; the new header block and where the body starts. Raises _Refusal, LookupFailed."""
+        try:
+            return await self._completed(message, inspection)
+        except ExpansionTooLarge as error:
+            self.log.warning(f"{message.envelope.queue_id}: {error}")
+            raise _Refusal(CleanupStatus.EXPANSION) from None
+
+    async def _completed(self, message: Enqueue, inspection: Inspection | None) -> tuple[bytes, int]:
         envelope = message.envelope
         settings = self.settings
         if not envelope.queue_id:
@@ -284,11 +299,7 @@ class Cleanup(Daemon):
         if maps and self.settings.virtual_alias:
             expanded: list[Recipient] = []
             for recipient in recipients:
-                try:
-                    expanded.extend(await mapping.expand(recipient))
-                except ExpansionTooLarge as error:
-                    self.log.warning(f"{envelope.queue_id}: {error}")
-                    raise _Refusal(CleanupStatus.WRITE_ERROR) from None
+                expanded.extend(await mapping.expand(recipient))
             recipients = expanded
         recipients = known + recipients
         return mapping.without_duplicates(recipients) if len(recipients) > 1 else recipients

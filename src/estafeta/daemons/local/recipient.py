@@ -72,8 +72,6 @@ class Expander:
         keys = [address.local] if address.user == address.local else [address.local, address.user]
         for key in keys:
             for table, path in zip(maps.tables, self._settings.alias_paths, strict=True):
-                if table.is_pattern and key != address.local:
-                    continue
                 value = await table.lookup(key)
                 if value is not None:
                     return key, value, path

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from estafeta.config.config import Config
+from estafeta.daemons.smtp.dane import LOOKUPS_DISABLED, effective_policy
 from estafeta.daemons.smtp.login import Login, Logins
 from estafeta.daemons.smtp.names import parameter_name
 from estafeta.daemons.smtp.secure import CONFIGURATION, Security, configuration_trouble
 from estafeta.daemons.smtp.settings import Settings
 from estafeta.daemons.smtp.trouble import Peer, Trouble
 from estafeta.delivery.report import Delivery
+from estafeta.dns.resolver import Resolver
 from estafeta.protocol.smtp_client import ClientOptions
 from estafeta.system.immediate import WouldWait, run_now
 from estafeta.tables.maps import Maps, parse_map_list
@@ -32,7 +34,8 @@ _WELL_KNOWN = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465, 
 class Policy:
     """See the module. Tables are opened here, with the master's privileges."""
 
-    def __init__(self, config: Config, settings: Settings, warn: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, settings: Settings, warn: Callable[[str], None], resolver: Resolver) -> None:
+        self._resolver = resolver
         self._settings = settings
         self._warn = warn
         self._options = OpenOptions(warn=warn, utf8=config.bool("smtputf8_enable"), parameter=config.lookup)
@@ -55,8 +58,11 @@ class Policy:
 
     def warn_at_start(self) -> None:
         """Say once what this worker cannot do."""
-        if self._usual.level in DANE:
-            self._warn(f"TLS security level {self._usual.level} is not implemented: mail waits; use encrypt, verify or secure")
+        if self._usual.level == "half-dane":
+            self._warn("TLS security level half-dane is not implemented: mail waits; use encrypt, verify or secure")
+        elif self._usual.level in DANE:
+            level = self._usual.level
+            self._warn(f"TLS security level {level}: mail for servers with TLSA records waits: comparing them is not implemented")
 
     def _open_tls(self, config: Config) -> ClientTls | None:
         settings = self._settings
@@ -83,8 +89,10 @@ class Policy:
                 self._warn(f"TLS policy lookup for {destination}/{peer.host}: {error}")
                 return configuration_trouble(peer)
         if policy.level in DANE:
-            text = f"TLS security level {policy.level} is not implemented"
-            return Trouble("4.7.5", text, throttle=True, mta=peer.host)
+            found = await self._dane(policy, peer, destination)
+            if isinstance(found, Trouble):
+                return found
+            policy = found
         if settings.tls_wrapper and not policy.mandatory:
             name = parameter_name("smtp_tls_wrappermode", settings.lmtp)
             self._warn(f'{name} requires "{parameter_name("smtp_tls_security_level", settings.lmtp)} = encrypt" (or stronger)')
@@ -97,6 +105,20 @@ class Policy:
             text = "TLS is required, but our TLS engine is unavailable"
             return Trouble("4.7.5", text, throttle=True, mta=peer.host)
         return Security(policy, self.tls, wrapper=settings.tls_wrapper)
+
+    async def _dane(self, policy: ClientPolicy, peer: Peer, destination: str) -> ClientPolicy | Trouble:
+        if policy.level == "half-dane":
+            return Trouble("4.7.5", "TLS security level half-dane is not implemented", throttle=True, mta=peer.host)
+        if self._settings.route.dnssec:
+            found = await effective_policy(self._resolver, policy, peer)
+            if isinstance(found, Trouble):
+                self._warn(f"TLS policy lookup for {destination}/{peer.host}: {found.text}")
+            return found
+        self._warn(f"{destination}: {policy.level} {LOOKUPS_DISABLED}")
+        if policy.level == "dane":
+            return replace(policy, level="may")
+        self._warn(f"TLS policy lookup for {destination}/{peer.host}: {CONFIGURATION}")
+        return configuration_trouble(peer)
 
     @property
     def in_clear(self) -> Security:

@@ -58,7 +58,7 @@ class Smtp(DeliveryAgent):
         self.settings = read_settings(self.config, self.context.service.command == "lmtp")
         self.resolver = Resolver()
         self.resolver.preload()
-        self.policy = Policy(self.config, self.settings, self.log.warning)
+        self.policy = Policy(self.config, self.settings, self.log.warning, self.resolver)
         self.policy.warn_at_start()
         options = OpenOptions(warn=self.log.warning, utf8=self.config.bool("smtputf8_enable"), parameter=self.config.lookup)
         changes = OutgoingChanges(self.config, options, self.log.info, self.log.warning, lmtp=self.settings.lmtp)

@@ -350,8 +350,8 @@ async def _recipient_verdict(session: Session, address: bytes) -> Verdict | None
         return session.refused
     if address.lower() == b"postmaster":
         return None
-    stages = ("client", "helo", "sender", "relay", "recipient") if service.settings.delay_reject else ("relay", "recipient")
-    for stage in stages:
+    stages = service.settings.recipient_stages
+    for stage in ("client", "helo", "sender", *stages) if service.settings.delay_reject else stages:
         verdict = await check(session, stage, "RCPT")
         if verdict is not None:
             return verdict
@@ -399,7 +399,9 @@ async def vrfy_command(session: Session, command: Command) -> None:
     before, deferred = facts.recipient, facts.defer_if_permit
     facts.recipient = address.address
     facts.defer_if_permit = facts.session_defer
-    verdict = await check(session, "relay", "VRFY") or await check(session, "recipient", "VRFY")
+    verdict = None
+    for stage in session.service.settings.recipient_stages:
+        verdict = verdict or await check(session, stage, "VRFY")
     if verdict is None and facts.defer_if_permit is not None:
         verdict = facts.defer_if_permit
         session.log_reject(verdict, "VRFY")

@@ -44,6 +44,7 @@ _REPLIES = {
     CleanupStatus.TOO_BIG: (552, "5.3.4", "Error: message file too big"),
     CleanupStatus.NO_SPACE: (452, "4.3.1", "Insufficient system storage"),
     CleanupStatus.WRITE_ERROR: (451, "4.3.0", "Error: queue file write error"),
+    CleanupStatus.EXPANSION: (451, "4.6.0", "Alias expansion error"),
     CleanupStatus.HOPS: (554, "5.4.0", "Error: too many hops"),
     CleanupStatus.NO_RECIPIENTS: (550, "5.1.0", "No recipients specified"),
 }

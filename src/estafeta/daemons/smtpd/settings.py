@@ -36,6 +36,7 @@ class Settings:
     disable_vrfy: bool
     strict_rfc821: bool
     delay_reject: bool
+    recipient_stages: tuple[str, str]  # in this order
     peername_lookup: bool
     forbidden_commands: frozenset[bytes]
     noop_commands: frozenset[bytes]
@@ -99,6 +100,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
     if not starttls:
         discard.add("starttls")
     lines = tuple(text.encode() for word, text in texts.items() if word not in discard)
+    relay_first = config.bool("smtpd_relay_before_recipient_restrictions")
     return Settings(
         banner=to_bytes(config.get("smtpd_banner")),
         myhostname=hostname,
@@ -120,6 +122,7 @@ def read_settings(config: Config, warn: Callable[[str], None]) -> Settings:
         disable_vrfy=disable_vrfy,
         strict_rfc821=config.bool("strict_rfc821_envelopes"),
         delay_reject=config.bool("smtpd_delay_reject"),
+        recipient_stages=("relay", "recipient") if relay_first else ("recipient", "relay"),
         peername_lookup=config.bool("smtpd_peername_lookup"),
         forbidden_commands=frozenset(
             word.upper().encode() for word in config.words("smtpd_forbidden_commands") if ":" not in word

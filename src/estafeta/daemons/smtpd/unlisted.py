@@ -5,6 +5,7 @@ Source: LOCAL_RECIPIENT_README, ADDRESS_CLASS_README, postconf(5) reject_unliste
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,9 @@ from estafeta.ipc.messages import AddressClass
 from estafeta.mail.text import to_text
 from estafeta.tables.maps import Maps
 from estafeta.tables.table import LookupFailed, OpenOptions
+
+_STATUS = re.compile(r"([245]\.\d{1,3}\.\d{1,3})(?:\s+|$)")
+_MOVED = "5.1.6"  # relocated(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,13 @@ class UnlistedCheck:
         route = await self._rewrite.resolve(address, sender)
         if route.failed:
             raise LookupFailed("trivial-rewrite", route.error)
-        if route.transport == "error":
-            dsn, _, text = route.nexthop.partition(" ")
-            if dsn.startswith(("4.", "5.")):
-                code = 450 if dsn.startswith("4") else 550
-                if route.address_class != AddressClass.VIRTUAL_ALIAS:
-                    return code, dsn, text
+        if route.transport in ("error", "retry"):
+            default = "5.1.1" if route.transport == "error" else "4.1.1"
+            found = _STATUS.match(route.nexthop)
+            dsn, text = (found[1], route.nexthop[found.end() :]) if found else (default, route.nexthop)
+            dsn = default[0] + dsn[1:]
+            if route.address_class != AddressClass.VIRTUAL_ALIAS or dsn == _MOVED:
+                return 450 if dsn.startswith("4") else 550, dsn, text or "Address is undeliverable"
         kind = self._classes.get(AddressClass(route.address_class))
         if kind is not None and kind.always and route.transport == "error":
             # trivial-rewrite's words: it has its own show_user_unknown_table_name.

@@ -134,6 +134,12 @@ class Resolver:
                 return self._invalid(address, f"bad address syntax: {to_text(address)}")
         kind = await self._classify(domain)
         rule = self._transport_by_class.get(kind)
+        if self._relocated:
+            moved = await self._relocated.find_address(
+                to_text(address), extension_delimiter=self._delimiter, is_local=self.is_local_domain
+            )
+            if moved is not None:
+                return Route("error", f"5.1.6 User has moved to {moved.value}", address, kind)
         if rule is None:  # a virtual alias domain: what was not rewritten does not exist
             table = " in virtual alias table" if self._show_tables else ""
             return Route("error", f"{self._unknown_code} User unknown{table}", address, kind)
@@ -143,12 +149,6 @@ class Resolver:
         found = await self._transport_entry(address, domain)
         if found is not None:
             transport, nexthop = self._override(found, kind, transport, nexthop, domain)
-        if self._relocated:
-            moved = await self._relocated.find_address(
-                to_text(address), extension_delimiter=self._delimiter, is_local=self.is_local_domain
-            )
-            if moved is not None:
-                return Route("error", f"5.1.6 User has moved to {moved.value}", address, kind)
         if transport == "error" and not nexthop:
             nexthop = "5.0.0 Undeliverable"
         return Route(transport, nexthop, address, kind)
@@ -225,8 +225,8 @@ class Resolver:
     ) -> tuple[str, str]:
         if found.transport:
             # A transport without a next hop resets the next hop to the recipient domain.
-            if found.transport == "error":
-                return found.transport, found.nexthop or "5.0.0 Undeliverable"
+            if found.transport in ("error", "retry"):
+                return found.transport, found.nexthop or "Address is undeliverable"
             return found.transport, found.nexthop or domain
         if found.nexthop:
             return transport, found.nexthop

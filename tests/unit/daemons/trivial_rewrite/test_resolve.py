@@ -125,7 +125,7 @@ TRANSPORT = (
         ("plus@two.example", ("plain", "two.example")),
         ("u@three.example", ("smtp", "[only-hop]")),
         ("u@four.example", ("smtp", "four.example")),
-        ("u@five.example", ("error", "5.0.0 Undeliverable")),
+        ("u@five.example", ("error", "Address is undeliverable")),
         ("u@six.example", ("error", "5.7.1 go away")),
         ("u@local.example", ("lt", "local.example")),
         ("u@box.example", ("virtual", "[bx]")),
