@@ -11,17 +11,16 @@ a table that cannot be asked makes the whole message wait (LookupFailed); time i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from estafeta.config.config import Config
 from estafeta.ipc.messages import Envelope
 from estafeta.mail.address import quote_address
 from estafeta.mail.header import HEADER, Header
 from estafeta.mail.mime import MIME_HEADERS, BodyScanner, Kind, MimeProblem, Piece
 from estafeta.mail.text import to_bytes, to_text
+from estafeta.service.content_tables import ContentChecks
 from estafeta.tables.maps import Maps
-from estafeta.tables.table import OpenOptions
 
 _LOGGED = 200  # octets of a header or line that a log line shows
 _TARGET = re.compile(r"[^\s:]+:")
@@ -47,62 +46,6 @@ class Decision:
     def is_over(self) -> bool:
         """True if the rest of the message is not looked at."""
         return self.passed or self.discard or bool(self.redirect) or self.rejected is not None
-
-
-@dataclass(frozen=True, slots=True)
-class ContentChecks:
-    """The tables of one worker."""
-
-    header: Maps
-    mime: Maps
-    nested: Maps
-    body: Maps
-    body_limit: int
-    line_limit: int
-    nesting_limit: int
-    boundary_limit: int
-    mime_input: bool
-    strict_headers: bool
-    strict_body: bool
-    strict_encoding: bool
-
-    def __bool__(self) -> bool:
-        strict = self.mime_input and (self.strict_headers or self.strict_body or self.strict_encoding)
-        return bool(self.header or self.mime or self.nested or self.body) or strict
-
-
-def read_delivery_checks(
-    config: Config, specs: Sequence[tuple[str, Sequence[str]]], options: OpenOptions
-) -> ContentChecks:
-    """Open the four tables (parameter, value: header, mime, nested, body) of a client: no limits, nothing strict."""
-    header, mime, nested, body = (Maps(value, options, name) for name, value in specs)
-    return ContentChecks(
-        header, mime, nested, body, body_limit=0, line_limit=config.int("line_length_limit"),
-        nesting_limit=config.int("mime_nesting_limit"), boundary_limit=config.int("mime_boundary_length_limit"),
-        mime_input=True, strict_headers=False, strict_body=False, strict_encoding=False,
-    )  # fmt: skip
-
-
-def read_checks(config: Config, options: OpenOptions) -> ContentChecks:
-    """Open the tables; raises ConfigError for a bad value."""
-
-    def maps(name: str) -> Maps:
-        return Maps(config.words(name), options, name)
-
-    return ContentChecks(
-        header=maps("header_checks"),
-        mime=maps("mime_header_checks"),
-        nested=maps("nested_header_checks"),
-        body=maps("body_checks"),
-        body_limit=config.size("body_checks_size_limit"),
-        line_limit=config.int("line_length_limit"),
-        nesting_limit=config.int("mime_nesting_limit"),
-        boundary_limit=config.int("mime_boundary_length_limit"),
-        mime_input=not config.bool("disable_mime_input_processing"),
-        strict_headers=config.bool("strict_7bit_headers") or config.bool("strict_8bitmime"),
-        strict_body=config.bool("strict_8bitmime_body") or config.bool("strict_8bitmime"),
-        strict_encoding=config.bool("strict_mime_encoding_domain"),
-    )
 
 
 @dataclass(frozen=True, slots=True)

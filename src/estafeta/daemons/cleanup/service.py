@@ -31,7 +31,8 @@ from estafeta.ipc.messages import (
     Refused,
 )
 from estafeta.mail.queue_id import QueueIdMaker
-from estafeta.service.content_checks import Decision, Inspection, read_checks
+from estafeta.service.content_checks import Decision, Inspection
+from estafeta.service.content_tables import read_checks
 from estafeta.service.daemon import Daemon
 from estafeta.service.own_addresses import own_addresses
 from estafeta.spool.journal import SEGMENT_AGE_S, Journal, LargeMessage

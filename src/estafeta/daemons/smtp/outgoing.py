@@ -23,7 +23,8 @@ from estafeta.mail.address import addresses_in, rewrite_addresses
 from estafeta.mail.header import ADDRESS_HEADERS, Header, split_headers
 from estafeta.mail.rewrite import to_standard_form
 from estafeta.mail.text import to_bytes, to_text
-from estafeta.service.content_checks import DeliveryInspection, Report, read_delivery_checks
+from estafeta.service.content_checks import DeliveryInspection, Report
+from estafeta.service.content_tables import read_delivery_checks
 from estafeta.service.own_addresses import own_addresses
 from estafeta.spool.content import ContentReader
 from estafeta.system.unnamed_file import unnamed_file
