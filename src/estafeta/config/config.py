@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from estafeta.config import host
-from estafeta.config.errors import ConfigError, ConfigProblem
+from estafeta.config.errors import ConfigError
 from estafeta.config.expand import ExpandError, expand
 from estafeta.config.main_cf import MainCf, Setting, default_directory, read_main_cf
 from estafeta.config.registry import COMPUTED, find_parameter, parameters
@@ -214,12 +214,6 @@ class Config:
         config = Config(self.directory, settings, self.warnings)
         config.reads_files = self.reads_files
         return config
-
-    def check(self) -> list[ConfigProblem]:
-        """Every problem of main.cf: bad values (fatal); names without effect or old (warnings)."""
-        from estafeta.config.settings_check import check_settings
-
-        return check_settings(self)
 
     def _computed(self, name: str) -> str:
         if name == "config_directory":
