@@ -290,7 +290,7 @@ def parse_url(text: str) -> Url:
     """An LDAP URL without its server; raises Malformed."""
     _, _, rest = text.partition("://")
     _, _, path = rest.partition("/")
-    parts = [_text(unquote_to_bytes(part)) for part in path.split("?")]
+    parts = [_text(unquote_to_bytes(text_bytes(part))) for part in path.split("?")]
     parts += [""] * (4 - len(parts))
     scope = SCOPES.get(parts[2].lower() or "base")
     if scope is None:
