@@ -6,15 +6,12 @@ length) is one warning and is skipped; the first rule that matches wins.
 
 from __future__ import annotations
 
-import os
 import socket
 from dataclasses import dataclass
 
-from estafeta.tables.lines import logical_lines
-from estafeta.tables.pattern import in_memory_lines
+from estafeta.tables.rule_source import RuleSource
 from estafeta.tables.rules import BLANK, BadRule
-from estafeta.tables.table import LookupFailed, OpenOptions, TableError
-from estafeta.tables.watch import FileWatch
+from estafeta.tables.table import LookupFailed, OpenOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,46 +136,20 @@ class CidrTable:
     def __init__(self, source: str, options: OpenOptions) -> None:
         """``source``: file name or { {rule}, ... }. Raises TableError."""
         self.name = f"cidr:{source}"
-        self._source = source
-        self._options = options
-        self._path = source
-        self._watch: FileWatch | None = None
-        if not source.startswith("{"):
-            if options.base_directory:
-                self._path = os.path.join(options.base_directory, source)
-            self._watch = FileWatch(self._path, options.clock, options.check_interval_s)
-        try:
-            self._rules = self._read()
-        except OSError as err:
-            raise TableError(f"open {self._path}: {err.strerror}") from err
+        self._source = RuleSource(
+            "cidr", source, options, lambda lines: parse_cidr(lines, f"cidr map {source}", options)
+        )
         self._closed = False
-
-    def _read(self) -> list[CidrRule]:
-        if self._watch is None:
-            lines = in_memory_lines("cidr", self._source)
-        else:
-            with open(self._path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-                lines = list(logical_lines(file.read()))
-        return parse_cidr(lines, f"cidr map {self._source}", self._options)
 
     async def lookup(self, key: str) -> str | None:
         """The result of the first rule that matches the address ``key``; None for what is not an address."""
         if self._closed:
             raise LookupFailed(self.name, "the table is closed")
-        if self._watch is not None:
-            stamp = self._watch.changed()
-            if stamp is not None:
-                try:
-                    self._rules = self._read()
-                except OSError:
-                    pass
-                else:
-                    self._watch.accept(stamp)
+        rules = self._source.rules()
         number = address_number(key)
         if number is None:
             return None
         size, address = number
-        rules = self._rules
         at = 0
         while at < len(rules):
             rule = rules[at]
@@ -194,6 +165,5 @@ class CidrTable:
         return None
 
     def close(self) -> None:
-        """Forget the rules."""
+        """Answer no more."""
         self._closed = True
-        self._rules = []

@@ -7,18 +7,14 @@ that cannot be read then leaves the old rules in use.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Protocol
 
-from estafeta.config.values import split_words
-from estafeta.tables.braces import inside
-from estafeta.tables.lines import logical_lines
 from estafeta.tables.posix_regex import MatchFailed, PatternError
 from estafeta.tables.prefilter import LineFilter, Prefilter, re2_form
+from estafeta.tables.rule_source import RuleSource
 from estafeta.tables.rules import BadRule, RuleLine, Template, parse_rules, parse_template
-from estafeta.tables.table import LookupFailed, OpenOptions, TableError, is_utf8
-from estafeta.tables.watch import FileWatch
+from estafeta.tables.table import LookupFailed, OpenOptions, is_utf8
 
 
 class Regex(Protocol):
@@ -50,22 +46,6 @@ class Rule:
     negated: bool
     parent: int
     template: Template | None  # None: an if
-
-
-def in_memory_lines(kind: str, text: str) -> list[tuple[int, str]]:
-    """The rules of a table whose text is its name: { {rule}, {rule} }. Raises TableError."""
-    body = inside(text)
-    if body is None:
-        raise TableError(f"{kind} map: missing '}}' in \"{text}\"")
-    lines: list[tuple[int, str]] = []
-    for item in split_words(body):
-        if not item.startswith("{"):
-            raise TableError(f"{kind} map: no '{{' at start of text in \"{item}\"")
-        rule = inside(item)
-        if rule is None:
-            raise TableError(f"{kind} map: missing '}}' in \"{item}\"")
-        lines.append((len(lines) + 1, rule))
-    return lines
 
 
 def _engine(kind: str) -> Library:
@@ -231,59 +211,28 @@ class PatternTable:
     def __init__(self, kind: str, source: str, options: OpenOptions) -> None:
         """``source``: file name or { {rule}, ... }. Raises TableError."""
         self.name = f"{kind}:{source}"
-        self._kind = kind
-        self._source = source
         self._options = options
-        self._engine = _engine(kind)
-        self._watch: FileWatch | None = None
-        self._path = source
-        if not source.startswith("{"):
-            if options.base_directory:
-                self._path = os.path.join(options.base_directory, source)
-            self._watch = FileWatch(self._path, options.clock, options.check_interval_s)
-        try:
-            self._rules = self._read()
-        except OSError as err:
-            raise TableError(f"open {self._path}: {err.strerror}") from err
+        engine = _engine(kind)
+        self._source = RuleSource(kind, source, options, lambda lines: RuleSet(kind, source, lines, engine, options))
         self._closed = False
-
-    def _read(self) -> RuleSet:
-        if self._watch is None:
-            lines = in_memory_lines(self._kind, self._source)
-        else:
-            with open(self._path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-                lines = list(logical_lines(file.read()))
-        return RuleSet(self._kind, self._source, lines, self._engine, self._options)
-
-    def _refresh(self) -> None:
-        if self._watch is not None:
-            stamp = self._watch.changed()
-            if stamp is not None:
-                try:
-                    self._rules = self._read()
-                except OSError:
-                    pass
-                else:
-                    self._watch.accept(stamp)
 
     def excludes(self, text: bytes) -> bool:
         """True if certainly no line of ``text`` (LF line ends) has a result; false says nothing."""
-        self._refresh()
-        return not self._closed and self._rules.excludes(text)
+        return not self._closed and self._source.rules().excludes(text)
 
     async def lookup(self, key: str) -> str | None:
         """The result of the first rule that matches the whole ``key``; raises LookupFailed."""
         if self._closed:
             raise LookupFailed(self.name, "the table is closed")
-        self._refresh()
+        rules = self._source.rules()
         if self._options.utf8 and not is_utf8(key):
             return None
         subject = key.encode("utf-8", "surrogateescape")
         nul = subject.find(b"\0")
         if nul >= 0:
             subject = subject[:nul]  # a key is a C string to both engines of Postfix
-        return self._rules.find(subject)
+        return rules.find(subject)
 
     def close(self) -> None:
-        """Forget the rules."""
+        """Answer no more."""
         self._closed = True
