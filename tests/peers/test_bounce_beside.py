@@ -7,13 +7,12 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
 
 from support import peers
+from support.notice_shape import notice_shape
 
 pytestmark = [
     pytest.mark.skipif(peers.missing() is not None, reason=peers.missing() or ""),
@@ -52,22 +51,6 @@ def _notices(system: peers.Peer) -> list[bytes]:
     return found
 
 
-def _shape(data: bytes) -> list[str]:
-    message = message_from_bytes(data, policy=policy.default)
-    assert isinstance(message, EmailMessage)
-    out = [f"{name}: {message[name]}" for name in ("From", "To", "Subject", "Auto-Submitted", "Content-Transfer-Encoding")]
-    out.append(" ".join(message.keys()))
-    people, *parts = message.iter_parts()
-    out.append(str(people["Content-Type"]))
-    text = people.get_payload(decode=True).decode()  # type: ignore[union-attr]
-    out += [line for line in text.splitlines() if line.startswith("<")]
-    for part in parts:
-        raw = part.as_bytes().decode("utf-8", "replace")
-        raw = re.sub(r"\(Postfix, from userid \d+\)", "(Postfix)", peers.normal(raw))
-        out += raw.splitlines()
-    return [re.sub(r"<\S+@mail\.example\.com>(?=\s*$)", "<ID>", line) for line in out]
-
-
 @pytest.fixture(scope="module")
 def systems() -> Iterator[dict[str, peers.Peer]]:
     base = Path(tempfile.mkdtemp(prefix="bounces-"))
@@ -93,7 +76,7 @@ def systems() -> Iterator[dict[str, peers.Peer]]:
 
 
 def test_notices(systems: dict[str, peers.Peer]) -> None:
-    shapes = {name: sorted(_shape(data) for data in _notices(system)) for name, system in systems.items()}
+    shapes = {name: sorted(notice_shape(data) for data in _notices(system)) for name, system in systems.items()}
     assert len(shapes["postfix"]) == 6
     for theirs, ours in zip(shapes["postfix"], shapes["estafeta"], strict=True):
         assert ours == theirs

@@ -18,7 +18,7 @@ from estafeta.daemons.local.mailbox import Mailbox
 from estafeta.daemons.local.settings import Settings
 from estafeta.daemons.local.targets import Kind, Target, parse_lines, parse_targets
 from estafeta.ipc.channel import Channel, ServiceLost
-from estafeta.ipc.messages import Recipient, Rewrite, Rewritten
+from estafeta.ipc.messages import NOTIFY_NEVER, NOTIFY_SUCCESS, Recipient, Rewrite, Rewritten
 from estafeta.mail.address import split_address, split_extension
 from estafeta.mail.text import to_bytes, to_text
 from estafeta.system.privilege import User, find_user
@@ -271,7 +271,11 @@ class Expander:
                 # A mailing list: from here on the owner answers for the mail (RFC 3461 section 5.2.7.3).
                 recipients.append(Recipient(there.whole))
             else:
-                recipients.append(Recipient(there.whole, mine.original or mine.address, mine.notify, mine.orcpt))
+                # The sender hears of the expansion, not of each delivery behind it.
+                notify = mine.notify & ~NOTIFY_SUCCESS
+                if mine.notify and not notify:
+                    notify = NOTIFY_NEVER
+                recipients.append(Recipient(there.whole, mine.original or mine.address, notify, mine.orcpt))
 
     async def _standard(self, address: bytes) -> bytes:
         """The address in standard form; raises ServiceLost."""

@@ -5,6 +5,7 @@ Source: local(8) MAIL FORWARDING; postconf(5) mailbox_transport, fallback_transp
 
 from __future__ import annotations
 
+import os
 import time
 
 from estafeta.daemons.local.attempt import Attempt, State
@@ -23,6 +24,9 @@ from estafeta.ipc.messages import (
     Outcome,
     Recipient,
 )
+from estafeta.mail.date import rfc5322_date
+from estafeta.mail.queue_id import QueueIdMaker
+from estafeta.mail.text import to_bytes
 from estafeta.service.context import Context
 
 _CHUNK = 1 << 18
@@ -32,7 +36,9 @@ _KEPT_FLAGS = ContentFlag.EIGHT_BIT | ContentFlag.SMTPUTF8 | ContentFlag.TRACE |
 class Resubmit:
     """See the module."""
 
-    def __init__(self, context: Context, prepend: bool, myhostname: str) -> None:
+    def __init__(self, context: Context, prepend: bool, myhostname: str, mail_name: str, *, long_queue_ids: bool) -> None:
+        self._mail_name = mail_name
+        self._ids = QueueIdMaker(os.getpid(), time.time_ns, long=long_queue_ids)
         self._context = context
         self._prepend = prepend
         self._myhostname = myhostname
@@ -55,7 +61,7 @@ class Resubmit:
     async def _submit(self, attempt: Attempt, sender: bytes, recipients: list[Recipient]) -> Message:
         old = attempt.delivery.request.envelope
         envelope = Envelope(
-            "", time.time(), sender, recipients, flags=old.flags & _KEPT_FLAGS, envid=old.envid, ret=old.ret,
+            self._ids.next(), time.time(), sender, recipients, flags=old.flags & _KEPT_FLAGS, envid=old.envid, ret=old.ret,
             client_name=old.client_name, client_address=old.client_address, client_port=old.client_port,
             helo_name=old.helo_name, protocol=old.protocol, sasl_method=old.sasl_method,
             sasl_username=old.sasl_username, sasl_sender=old.sasl_sender, rewrite_context=old.rewrite_context,
@@ -64,16 +70,20 @@ class Resubmit:
         place = attempt.source.place
         reader = attempt.source.reader
         on_top = b"Delivered-To: %s\r\n" % attempt.delivered if self._prepend else b""
+        received = to_bytes(
+            f"Received: by {self._myhostname} ({self._mail_name})\r\n"
+            f"\tid {envelope.queue_id}; {rfc5322_date(envelope.arrived_at)}\r\n"
+        )
         channel = self._context.channel("cleanup")
         first = reader.read(place, 0, _CHUNK)
         flags = int(CleanupFlag.MAP)
         if place.content_length <= _CHUNK:
-            return await channel.call(Enqueue(envelope, on_top + first, flags))
+            return await channel.call(Enqueue(envelope, on_top + first, flags, received))
         self._stream += 1
         stream = self._stream
         link = await channel.stream()
         try:
-            link.notify(Enqueue(envelope, on_top + first, flags, more=True, stream=stream))
+            link.notify(Enqueue(envelope, on_top + first, flags, received, more=True, stream=stream))
             last = (place.content_length - 1) // _CHUNK * _CHUNK
             for start in range(_CHUNK, last, _CHUNK):
                 link.notify(Chunk(stream, reader.read(place, start, _CHUNK)))

@@ -35,7 +35,10 @@ class Local(DeliveryAgent):
         self.reader = ContentReader(context.queue_directory)
         self.maildirs = MaildirWriter(os.uname().nodename, loop.call_soon, loop.call_soon_threadsafe)
         external = External(settings, self.maildirs, self.log.warning)
-        self.resubmit = Resubmit(context, "forward" in settings.prepend, settings.myhostname)
+        self.resubmit = Resubmit(
+            context, "forward" in settings.prepend, settings.myhostname, self.config.get("mail_name"),
+            long_queue_ids=self.config.bool("enable_long_queue_ids"),
+        )  # fmt: skip
         mailbox = Mailbox(settings, external, self.resubmit)
         self.expander = Expander(settings, external, mailbox, context.channel("rewrite"), self.log.warning)
         self.serve(soft_bounce=settings.soft_bounce)
