@@ -15,9 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import tutorial_2002
 
-from support import netns, peers
+from support import netns, peers, tutorial_2002
 from support.certificates import Authority
 
 _MISSING = peers.missing() or netns.missing()
