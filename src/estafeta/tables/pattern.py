@@ -118,6 +118,8 @@ class RuleSet:
                 self._warn(parsed.line, "no replacement text: using empty string")
             template = self._template(parsed)
             wanted = max((part for part in template if isinstance(part, int)), default=0)
+            if wanted and not self._options.substitution:
+                raise BadRule("regular expression substitution is not allowed: skipping this rule")
             if wanted and pattern.negated:
                 raise BadRule("$number found in negative match replacement text: skipping this rule")
         raw = pattern.text.encode("utf-8", "surrogateescape")

@@ -61,6 +61,7 @@ class OpenOptions:
     check_interval_s: float = 1.0
     # The value of a main.cf parameter, None if it is not set: for external tables in the old form ("mysql:name").
     parameter: Callable[[str], str | None] = no_parameter
+    substitution: bool = True  # $1 in the results of patterns: not where a stranger's address would choose a program or a host
     jailed: bool = False  # the process will enter a jail: what must be asked outside of it needs somebody there
 
 

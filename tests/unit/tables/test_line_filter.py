@@ -44,3 +44,12 @@ def test_it_says_no_at_all() -> None:
     tables = maps("regexp", ["/Accept Credit Cards/", "/GUARANTEED!$/", "/^free/"])
     assert tables.excludes(b"hello\nworld\nnot free\n")
     assert not tables.excludes(b"hello\nit is guaranteed!\n")
+
+
+def test_substitution_can_be_forbidden() -> None:
+    """transport(5): the rule is skipped with a warning, the others stay."""
+    said: list[str] = []
+    options = OpenOptions(warn=said.append, substitution=False)
+    tables = Maps(["regexp:{ {/^(.*)@x$/ smtp:$1}, {/@x$/ smtp:fixed} }"], options)
+    assert run_now(tables.find("evil@x")) == "smtp:fixed"
+    assert any("regular expression substitution is not allowed: skipping this rule" in text for text in said), said

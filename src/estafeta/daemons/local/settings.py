@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
@@ -74,7 +74,8 @@ def read_settings(config: Config, options: OpenOptions) -> Settings:
     return Settings(
         myhostname=config.get("myhostname"),
         myorigin=config.get("myorigin"),
-        alias_maps=maps("alias_maps"),
+        # aliases(5): results are commands and files, too, so they may not take up what a stranger wrote
+        alias_maps=Maps(config.words("alias_maps"), replace(options, substitution=False), "alias_maps"),
         alias_paths=tuple(_table_file(spec) for spec in config.words("alias_maps")),
         delimiter=config.get("recipient_delimiter"),
         owner_request_special=config.bool("owner_request_special"),

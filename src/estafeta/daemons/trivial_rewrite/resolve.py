@@ -7,7 +7,7 @@ Invariant: a table that cannot be asked gives ``failed=True``, never a wrong rou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from estafeta.config.config import Config
 from estafeta.config.errors import ConfigError
@@ -45,9 +45,10 @@ class Resolver:
         def parameter(name: str) -> str:
             return config.get("address_verify_" + name if verify else name)
 
-        def maps(name: str, *, own: bool = False) -> Maps:
+        def maps(name: str, *, own: bool = False, literal: bool = False) -> Maps:
+            """``literal``: results may not take up what a stranger wrote (transport(5), postconf(5))."""
             full = "address_verify_" + name if verify and not own else name
-            return Maps(config.words(full), options, full)
+            return Maps(config.words(full), replace(options, substitution=False) if literal else options, full)
 
         self._rules = rewrite_rules(config)
         self._myhostname = config.get("myhostname")
@@ -68,9 +69,9 @@ class Resolver:
             AddressClass.DEFAULT: self._required(parameter("default_transport"), "default_transport"),
         }
         self._relayhost = parameter("relayhost").strip()
-        self._sender_relayhost = maps("sender_dependent_relayhost_maps")
-        self._sender_transport = maps("sender_dependent_default_transport_maps")
-        self._transport_maps = maps("transport_maps")
+        self._sender_relayhost = maps("sender_dependent_relayhost_maps", literal=True)
+        self._sender_transport = maps("sender_dependent_default_transport_maps", literal=True)
+        self._transport_maps = maps("transport_maps", literal=True)
         self._transport_parents = "transport_maps" in parents
         self._relocated = maps("relocated_maps", own=True)
         self._delimiter = config.get("recipient_delimiter")
