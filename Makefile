@@ -32,7 +32,7 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 
 unit: $(STAMP)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 peers:
 	@tools/install-peers

@@ -33,7 +33,7 @@ def small_disk(megabytes: int) -> Iterator[str]:
 def test_full_disk(size: int) -> None:
     with small_disk(6) as disk:
         settings = (
-            f"message_size_limit = 500000\nqueue_directory = {disk}/spool\ndefer_transports = discard\nqueue_minfree = 750000\n"
+            f"message_size_limit = 500000\nqueue_directory = {disk}/spool\ndefer_transports = discard\nqueue_minfree = 750000\nnotify_classes =\n"
         )
         instance = Instance(settings)
         instance.spool = Path(disk) / "spool"
