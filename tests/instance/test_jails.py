@@ -19,43 +19,12 @@ from support.certificates import Authority
 from support.instance import MASTER_CF, Client, Instance, running, wait_for
 from support.peers import Conversation, Peer, wait_until
 from support.tls_client import TlsClient, client_context, message
+from support.tutorial_2002 import MASTER_7_8
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a jail"),
     pytest.mark.skipif(not Path("/proc/self/root").exists(), reason="needs Linux's /proc"),
 ]
-
-# 7.8 as printed.
-TUTORIAL = """\
-smtp      inet  n       -       -       -       -       smtpd
-pickup   fifo  n       -       -       60      1       pickup
-cleanup  unix  n       -       -       -       0       cleanup
-#qmgr     fifo  n       -       -       300     1       qmgr
-qmgr      fifo  n       -       -       300     1       nqmgr
-tlsmgr    fifo  -       -       -       300     1       tlsmgr
-rewrite   unix  -       -       -       -       -       trivial-rewrite
-bounce    unix  -       -       -       -       0       bounce
-defer     unix  -       -       -       -       0       bounce
-flush     unix  n       -       -       1000?   0       flush
-smtp      unix  -       -       -       -       -       smtp
-showq     unix  n       -       -       -       -       showq
-error     unix  -       -       -       -       -       error
-local     unix  -       n       n       -       -       local
-virtual   unix  -       n       n       -       -       virtual
-lmtp      unix  -       -       n       -       -       lmtp
-#
-#
-cyrus     unix  -       n       n       -       -       pipe
-         flags=R user=cyrus argv=/cyrus/bin/deliver -e -m ${extension} ${user}
-uucp      unix  -       n       n       -       -       pipe
-         flags=Fqhu user=uucp argv=uux -r -n -z -a$sender - $nexthop!rmail ($recipient)
-ifmail    unix  -       n       n       -       -       pipe
-         flags=F user=ftn argv=/usr/lib/ifmail/ifmail -r $nexthop ($recipient)
-bsmtp     unix  -       n       n       -       -       pipe
-         flags=Fq. user=foo argv=/usr/local/sbin/bsmtp -f $sender $nexthop $recipient
-virus     unix  -       n       n       -       -       pipe
-         flags=Rq user=postdrop argv=/etc/postfix/filtro -f ${sender} -- ${recipient}
-"""
 
 MAIN_CF = """\
 myhostname = mail.test
@@ -137,7 +106,7 @@ def system(place: Path) -> Iterator[tuple[Peer, netns.Network, netns.Sink]]:
         zone = ["env", "TZ=Asia/Tokyo"]
         peer = Peer("estafeta", place / "system", MAIN_CF, "", files=FILES, values=values, level="",
                     prefix=[*network.prefix("mail"), *zone])  # fmt: skip
-        peer.write("master.cf", TUTORIAL)
+        peer.write("master.cf", MASTER_7_8)
         for table in ("mailboxes", "transport", "access"):
             assert peer.command("postmap", f"hash:{peer.etc}/{table}").returncode == 0
         sink = netns.Sink(network.listen("client", "10.7.1.10", 25), "mx.far.test")
@@ -198,7 +167,7 @@ def test_local_submission_and_bounces(system: tuple[Peer, netns.Network, netns.S
     # ifmail's user does not exist: that matters when its entry is used, and only then.
     assert "user=ftn: unknown username" not in peer.log()
     assert peer.command("sendmail", "-f", "back@far.test", "x@fido.test", input_bytes=b"Subject: to fido\n\nx\n").returncode == 0
-    peer.wait_log("master.cf, line 2[0-9]: service ifmail: user=ftn: unknown username")
+    peer.wait_log("master.cf, line 30: service ifmail: user=ftn: unknown username")
     assert b"x@fido.test" in peer.command("postqueue", "-p").stdout
 
 

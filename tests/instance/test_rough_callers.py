@@ -136,6 +136,45 @@ def test_endless_lines(instance: Instance) -> None:
     wait_for(lambda: memory_kb(instance, "smtpd") < before + 16000, 10, f"memory comes back to {before}")
 
 
+def test_huge_login_exchanges() -> None:
+    """AUTH with 100 KB, a response without end, nonsense again and again: refused, forgotten, and nobody waits for it."""
+    settings = SETTINGS + "smtpd_sasl_auth_enable = yes\ncyrus_sasl_config_path = $config_directory\nsmtpd_hard_error_limit = 1000\n"
+    instance = Instance(settings)
+    try:
+        instance.write("smtpd.conf", f"pwcheck_method: sasldb\nsasldb_path: {instance.etc}/sasldb2\nmech_list: PLAIN LOGIN\n")
+        made = instance.command("saslpasswd2", "-p", "-c", "-f", f"{instance.etc}/sasldb2", "-u", "test.example", "joe", input="secret\n")
+        assert made.returncode == 0, made.stderr
+        instance.start()
+        polite_s(instance)
+        before = memory_kb(instance, "smtpd")
+        with undisturbed(instance):
+            with Client(instance.port) as client:
+                client.reply()
+                client.ask(b"EHLO x")
+                assert client.ask(b"AUTH PLAIN " + b"QUFB" * 25_000)[:1] == b"5"
+            with Client(instance.port) as client:
+                client.reply()
+                client.ask(b"EHLO x")
+                assert client.ask(b"AUTH LOGIN").startswith(b"334 ")
+                for _ in range(60):
+                    client.socket.sendall(b"QUFB" * 12_500)
+                assert client.ask(b"")[:1] == b"5"
+            with Client(instance.port) as client:
+                client.reply()
+                client.ask(b"EHLO x")
+                for _ in range(50):
+                    assert client.ask(b"AUTH LOGIN").startswith(b"334 ")
+                    assert client.ask(b"*").startswith(b"501 ")
+                assert client.ask(b"AUTH PLAIN AGpvZUB0ZXN0LmV4YW1wbGUAd3Jvbmc=").startswith(b"535 ")
+                assert client.send(b"a@test.example", [b"x@discard.test"], b"\r\nx").startswith(b"250 ")
+        wait_for(lambda: memory_kb(instance, "smtpd") < before + 16000, 10, f"memory comes back to {before}")
+        assert instance.unexpected() == []
+        assert "QUFBQUFB" not in instance.log(), "what AUTH said is in no log"
+        instance.stop()
+    finally:
+        instance.remove()
+
+
 def test_slow_loris(instance: Instance) -> None:
     """Four hundred clients that send a letter now and then."""
     clients = [socket.create_connection(("127.0.0.1", instance.port)) for _ in range(400)]
